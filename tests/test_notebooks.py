@@ -1,0 +1,107 @@
+"""Every notebook runs from top to bottom, in its own process, and has the form of a notebook here.
+
+Cells with `#| eval: false`, or a flag of `tst_flags` in settings.ini, are not run."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+
+CFG = get_config()
+NOTEBOOKS = sorted(Path(p).absolute() for p in nbglob(CFG.nbs_path, as_path=True))
+each_notebook = pytest.mark.parametrize(
+    "path", NOTEBOOKS, ids=[str(p.relative_to(CFG.nbs_path.absolute())) for p in NOTEBOOKS]
+)
+
+SECONDS = 600
+KILOBYTES = 300
+RUN = """
+import sys
+from pathlib import Path
+from nbdev.test import test_nb
+passed, _ = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[2].split(), basepath=sys.argv[3])
+sys.exit(not passed)
+"""
+
+
+@each_notebook
+def test_notebook(path):
+    "It runs without error. What it generates or downloads lands in the project's data/, once."
+    arguments = [str(path), CFG.tst_flags, str(CFG.config_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        stdin=subprocess.DEVNULL,
+        env={"IMRET_DATA": str(CFG.config_path / "data"), **os.environ, "MPLBACKEND": "agg"},
+    )
+    if done.returncode:
+        pytest.fail(f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}", pytrace=False)
+
+
+def cells(path: Path) -> list[dict]:
+    "The notebook's cells, each with its source as one string."
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    return [{**cell, "source": "".join(cell["source"])} for cell in nb["cells"]]
+
+
+@each_notebook
+def test_form(path):
+    "First a title and a promise; small; exports into a named module."
+    first, *rest = cells(path)
+    assert first["cell_type"] == "markdown"
+    form = r"# \S.*\n+> \S.*(\n(?!>)|\Z)"
+    assert re.match(form, first["source"]), "cell 1: `# title`, then `> promise` on one line"
+    size = path.stat().st_size / 1000
+    assert size < KILOBYTES, f"{size:.0f} kB with outputs: smaller or fewer figures, please"
+    code = "\n".join(cell["source"] for cell in rest if cell["cell_type"] == "code")
+    if re.search(r"^#\|\s*export", code, re.M):
+        assert re.search(r"^#\|\s*default_exp\s", code, re.M), "exports, but says not whereto"
+
+
+@each_notebook
+def test_cells_with_imports(path):
+    "The site's build runs every cell that imports: no work beside an import, but a plot style."
+    for number, cell in enumerate(cells(path), start=1):
+        source = cell["source"]
+        if cell["cell_type"] != "code" or re.match(r"#\|\s*(export|eval:\s*false)", source):
+            continue
+        body = ast.parse(re.sub(r"^\s*[%!].*", "", source, flags=re.M)).body
+        imports = [o for o in body if isinstance(o, ast.Import | ast.ImportFrom)]
+        others = [o for o in body if o not in imports and "plt.style.use" not in ast.unparse(o)]
+        assert not (imports and others), f"cell {number} ({cell['id']}): imports alone, please"
+
+
+@each_notebook
+def test_outputs(path):
+    "What is saved is the same on every machine: no error, no path, no address, no bar."
+    for number, cell in enumerate(cells(path), start=1):
+        for output in cell.get("outputs", []):
+            where = f"cell {number} ({cell['id']})"
+            assert output["output_type"] != "error", f"{where}: a saved error"
+            assert output.get("name") != "stderr", f"{where}: a saved warning or progress bar"
+            shown = [output.get("text", ""), *output.get("data", {}).values()]
+            text = "\n".join("".join(s) for s in shown if isinstance(s, str | list))
+            text = re.sub(r"base64,[\w+/=]+", "", text)
+            bad = re.search(r"/(?:home|root|tmp|Users|work)/\S*| at 0x[0-9a-f]{6,}", text)
+            assert not bad, f"{where}: saved output holds {bad[0]}"
+
+
+def test_nothing_hides():
+    "nbdev skips, without a word, names with `_`, folders with .notest, and skip_exec."
+    for path in CFG.nbs_path.rglob("*"):
+        parts = path.relative_to(CFG.nbs_path).parts
+        if ".ipynb_checkpoints" in parts or path.suffix == ".partial":
+            continue
+        assert path.name != ".notest", path
+        if path.suffix == ".ipynb":
+            assert not any(part.startswith(("_", ".")) for part in parts), path
+            assert "skip_exec" not in path.read_text(encoding="utf-8"), path

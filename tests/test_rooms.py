@@ -1,0 +1,69 @@
+"""The rule of the house: a room imports only from rooms above it, in the order of tools/house.py.
+
+And the library stands alone: no development tool at run time, nothing that settings.ini does not
+name, nothing heavy before it is needed."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+
+import house
+import pytest
+from nbdev.config import get_config
+
+MODULES = house.modules()
+each_module = pytest.mark.parametrize(
+    "path", MODULES, ids=[str(p.relative_to(house.LIBRARY)) for p in MODULES]
+)
+
+
+@each_module
+def test_imports_go_up(path):
+    room = house.room_of(path)
+    assert room in house.ROOMS, f"a new room: give {room!r} its place in tools/house.py"
+    above = house.ROOMS[: house.ROOMS.index(room) + 1]
+    for name in house.imported(path):
+        if name.startswith("imret.") and name != "imret.__version__":
+            other = name.split(".")[1]
+            assert other in above, f"{room} stands above {other}, and may not import {name}"
+        assert not re.match(r"(fastcore|nbdev|execnb)\b", name), f"{name} is for development only"
+
+
+@each_module
+def test_requirements(path):
+    "Every package a module imports is one that settings.ini requires."
+    stated = {re.match(r"[\w.-]+", r)[0].lower() for r in get_config().requirements.split()}
+    known = packages_distributions()
+    for name in {n.split(".")[0] for n in house.imported(path)}:
+        if name == "imret" or name in sys.stdlib_module_names:
+            continue
+        packages = {p.lower().replace("_", "-") for p in known.get(name, [name])}
+        assert packages & stated, f"{name}: settings.ini's requirements name none of {packages}"
+
+
+def loaded_after(code: str) -> set[str]:
+    "The packages in memory after `code`, in a new Python."
+    show = "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("package", ["imret", "imret.core", "imret.cli"])
+def test_light(package):
+    "The command line answers at once: torch and its like wait until they are needed."
+    if not any(house.LIBRARY.parent.glob(package.replace(".", "/") + "*")):
+        pytest.skip(f"{package} is not there yet")
+    assert not {"torch", "timm", "faiss", "cv2"} & loaded_after(f"import {package}")
+
+
+def test_library_stands_alone():
+    "All rooms imported: no fastcore, no nbdev."
+    rooms = "".join(f"import imret.{room}\n" for room in house.house())
+    assert not {"fastcore", "nbdev", "execnb"} & loaded_after(rooms)
+
+
+def test_table_of_rooms():
+    "The table in CONTRIBUTING.md says what the modules do."
+    assert house.guide() == house.GUIDE.read_text(encoding="utf-8"), "run `make fix`"
