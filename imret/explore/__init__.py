@@ -3,10 +3,12 @@
 from imret.explore.live import Live, data_uri
 from imret.explore.plots import plot_ranking, plot_results, thumbnail
 from imret.explore.ranking import RankingExplorer, spread
+from imret.explore.threshold import ThresholdExplorer
 
 __all__ = [
     "Live",
     "RankingExplorer",
+    "ThresholdExplorer",
     "data_uri",
     "plot_ranking",
     "plot_results",
