@@ -1,6 +1,7 @@
 """What a ranking is worth: metrics by name, protocols and confidence."""
 
-from imret.evaluation.confidence import bootstrap_interval
+from imret.evaluation.compare import Comparison, compare, permutation_p
+from imret.evaluation.confidence import bootstrap_interval, overlap_groups
 from imret.evaluation.metrics import METRICS, Metric, Places, find_metric, measure
 from imret.evaluation.precision import (
     DEFINITIONS,
@@ -18,24 +19,32 @@ from imret.evaluation.thresholds import (
     scored_pairs,
     threshold_table,
 )
+from imret.evaluation.ties import TiedPlaces, count_above, expected_precision
 
 __all__ = [
     "DEFINITIONS",
     "METRICS",
+    "Comparison",
     "Evaluation",
     "Metric",
     "OperatingPoint",
     "Places",
     "ScoredPairs",
+    "TiedPlaces",
     "average_precision",
     "bootstrap_interval",
     "choose_threshold",
+    "compare",
+    "count_above",
     "evaluate",
+    "expected_precision",
     "find_metric",
     "group_spread",
     "held_out_threshold",
     "judge",
     "measure",
+    "overlap_groups",
+    "permutation_p",
     "places_precision",
     "query_table",
     "revisited_precision",
