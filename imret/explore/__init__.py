@@ -3,9 +3,11 @@
 from imret.explore.live import Live, data_uri
 from imret.explore.plots import plot_ranking, plot_results, thumbnail
 from imret.explore.ranking import RankingExplorer, spread
+from imret.explore.sheet import ContactSheet
 from imret.explore.threshold import ThresholdExplorer
 
 __all__ = [
+    "ContactSheet",
     "Live",
     "RankingExplorer",
     "ThresholdExplorer",
