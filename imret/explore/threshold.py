@@ -39,7 +39,7 @@ def sample_images(
             chosen |= set(pair)
     return np.array(sorted(chosen), np.int64)
 
-# %% ../../nbs/80_explore/40_threshold.ipynb #236c1ce6
+# %% ../../nbs/80_explore/40_threshold.ipynb #667872cc
 def threshold_state(
     images: Sequence[str | Path],  # N image files
     models: Mapping[str, np.ndarray],  # Similarities `(N, N)` by the name of a model
@@ -80,10 +80,10 @@ def threshold_state(
 
 
 def _texts(thresholds: pd.Series) -> list[str]:
-    "Numbers with as many decimals as tell them apart, at least two."
-    for decimals in range(2, 9):
+    "Numbers with as many decimals as they need, two to six."
+    for decimals in range(2, 7):
         texts = [f"{t:.{decimals}f}" for t in thresholds]
-        if len(set(texts)) == len(texts):
+        if np.allclose([float(t) for t in texts], thresholds, rtol=0, atol=1e-7):
             break
     return texts
 
@@ -107,7 +107,7 @@ def _examples(pairs: ScoredPairs, shown: np.ndarray, thresholds: np.ndarray) -> 
     places = np.searchsorted(shown, pairs.items).tolist()
     return [[*places[p], f"{pairs.scores[p]:.3f}", int(steps[p]), int(pairs.same[p])] for p in kept]
 
-# %% ../../nbs/80_explore/40_threshold.ipynb #4d8ada80
+# %% ../../nbs/80_explore/40_threshold.ipynb #c639e039
 _THRESHOLD_JS = """
 const COLORS = ["#8a63d2", "#14958a", "#d2527f", "#8a8f1f", "#5b7fa6", "#b0703c"];
 const DASHES = ["", "7 4", "2 3", "9 3 2 3", "4 2", "12 4"];
@@ -122,21 +122,20 @@ const STYLE = `
 .imret-threshold .slide output { font-size: 2rem; font-weight: 700; font-variant-numeric: tabular-nums; line-height: 1.1; }
 .imret-threshold .scroll { overflow-x: auto; padding: 3px; }
 .imret-threshold table { border-collapse: collapse; width: 100%; margin: 4px 0; display: table; }
-.imret-threshold tr { background: none; }
-.imret-threshold th, .imret-threshold td { border: 0; border-bottom: 1px solid var(--soft); background: none; color: inherit;
-  padding: 4px 10px; text-align: right; font-variant-numeric: tabular-nums; }
-.imret-threshold thead th { font-weight: 400; opacity: .8; vertical-align: bottom; line-height: 1.2; }
-.imret-threshold th:first-child { text-align: left; font-weight: 400; }
-.imret-threshold td { font-size: 1.05rem; }
-.imret-threshold td:nth-child(2), .imret-threshold td:nth-child(3) { font-weight: 700; }
+.imret-threshold table tr { background: none; }
+.imret-threshold table tr > * { border: 0; border-bottom: 1px solid var(--soft); background: none; color: inherit;
+  padding: 4px 6px; text-align: right; font-size: 1rem; font-weight: 400; font-variant-numeric: tabular-nums; }
+.imret-threshold table thead tr > th { font-size: .8rem; opacity: .85; vertical-align: bottom; line-height: 1.2; }
+.imret-threshold table tr > th:first-child { text-align: left; }
+.imret-threshold table td:nth-child(2), .imret-threshold table td:nth-child(3) { font-weight: 700; }
 .imret-threshold .charts { display: flex; flex-wrap: wrap; gap: 14px; margin: 6px 0; }
 .imret-threshold .charts figure { flex: 1 1 300px; margin: 0; min-width: 0; }
-.imret-threshold svg { width: 100%; height: auto; display: block; }
+.imret-threshold svg { width: 100%; height: auto; display: block; overflow: visible; }
 .imret-threshold svg text { fill: currentColor; font-size: 12px; }
 .imret-threshold .scores svg { cursor: ew-resize; touch-action: pan-y; }
-.imret-threshold .border { display: flex; flex-wrap: wrap; gap: 14px; }
-.imret-threshold .border section { flex: 1 1 300px; min-width: 0; }
-.imret-threshold .border h4 { font-size: .9rem; font-weight: 600; margin: 4px 0; border: 0; padding: 0; }
+.imret-threshold .brink { display: flex; flex-wrap: wrap; gap: 14px; }
+.imret-threshold .brink section { flex: 1 1 300px; min-width: 0; }
+.imret-threshold .brink h4 { font-size: .9rem; font-weight: 600; margin: 4px 0; border: 0; padding: 0; }
 .imret-threshold .pairs { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; min-height: 200px;
   align-content: start; }
 .imret-threshold .pair { margin: 0; border: 3px solid var(--same); border-radius: 6px; padding: 3px; line-height: 1.2; text-align: center; }
@@ -158,7 +157,7 @@ function drawn(tag, attributes = {}, ...children) {
 }
 
 const comma = n => n.toLocaleString("en");
-const W = 420, H = 210, LEFT = 34, RIGHT = 10, TOP = 10, BOTTOM = 34;
+const W = 340, H = 200, LEFT = 28, RIGHT = 10, TOP = 24, BOTTOM = 34;
 const across = share => LEFT + share * (W - LEFT - RIGHT), down = share => H - BOTTOM - share * (H - TOP - BOTTOM);
 
 function render({ model, el }) {
@@ -174,7 +173,7 @@ function render({ model, el }) {
   const names = models.map((m, n) => node("button", { type: "button", onclick: () => choose("shown", n) },
     drawn("svg", { viewBox: "0 0 22 8", style: "width:22px;height:8px;display:inline-block;margin-right:6px", "aria-hidden": "true" },
       drawn("path", { d: "M0 4H22", stroke: COLORS[n % 6], "stroke-width": 3, "stroke-dasharray": DASHES[n % 6] })), m.name));
-  const head = ["", "precision", "recall", "F1", "same origin, returned", "same origin, missed", "unrelated, returned", "share of unrelated"];
+  const head = ["", "precision", "recall", "F1", "same origin returned", "same origin missed", "unrelated returned", "share of unrelated"];
   const body = node("tbody");
   const table = node("table", {}, node("thead", {}, node("tr", {}, ...head.map(h => node("th", { scope: "col" }, h)))), body);
   const scores = node("figure", { className: "scores" }), curves = node("figure");
@@ -198,15 +197,15 @@ function render({ model, el }) {
   };
   const drawScores = (m, step) => {
     const chart = drawn("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `scores of ${m.name}, same origin and unrelated` });
-    for (const [key, color] of [["unrelated", "var(--other)"], ["same", "var(--same)"]]) {
+    for (const [key, color] of [["same", "var(--same)"], ["unrelated", "var(--other)"]]) {
       const counts = cuts.slice(1).map((_, n) => m[key][n] - m[key][n + 1]);
       chart.append(drawn("path", { d: area(counts, 0, step), fill: color, opacity: .25 }),
         drawn("path", { d: area(counts, step, counts.length), fill: color, opacity: .72 }));
     }
-    chart.append(drawn("path", { d: `M${at(cuts[step])} ${TOP - 6}V${H - BOTTOM}`, stroke: "currentColor", "stroke-width": 2 }),
-      drawn("text", { x: LEFT, y: TOP + 6 }, drawn("tspan", { style: "fill:var(--other)" }, "unrelated"), "  ",
-        drawn("tspan", { style: "fill:var(--same)" }, "same origin")),
-      ...axes(`score by ${m.name} (height: root of the count)`, fifths.map(f => low + f * span), at));
+    chart.append(drawn("path", { d: `M${at(cuts[step])} ${TOP - 5}V${H - BOTTOM}`, stroke: "currentColor", "stroke-width": 2 }),
+      drawn("text", { x: LEFT, y: 13 }, drawn("tspan", { style: "fill:var(--other);font-weight:700" }, "unrelated"),
+        drawn("tspan", { dx: 12, style: "fill:var(--same);font-weight:700" }, "same origin")),
+      ...axes(`score by ${m.name} (roots of counts)`, fifths.map(f => low + f * span), at));
     const slide = event => {
       const box = chart.getBoundingClientRect();
       const share = ((event.clientX - box.left) / box.width * W - LEFT) / (W - LEFT - RIGHT);
@@ -229,7 +228,7 @@ function render({ model, el }) {
       if (known[step]) chart.append(drawn("circle", { cx: known[step][0], cy: known[step][1], r: 6, fill: COLORS[n % 6],
         stroke: "currentColor", "stroke-width": 1.5 }));
     });
-    chart.append(...axes("recall  (upwards: precision)", fifths, across));
+    chart.append(drawn("text", { x: LEFT, y: 13 }, "precision"), ...axes("recall", fifths, across));
     curves.replaceChildren(chart);
   };
 
@@ -263,7 +262,7 @@ function render({ model, el }) {
   el.append(node("div", { className: "imret-threshold" }, node("style", {}, STYLE),
     node("label", { className: "slide" }, "threshold", input, now), node("div", { className: "scroll" }, table), words,
     node("div", { className: "charts" }, scores, curves),
-    node("div", { className: "border" },
+    node("div", { className: "brink" },
       node("section", {}, node("h4", {}, "Unrelated, just returned"), wrong),
       node("section", {}, node("h4", {}, "Same origin, just missed"), missed))));
   draw();
