@@ -1,5 +1,6 @@
 """Pictures and widgets that show why a ranking is right or wrong."""
 
+from imret.explore.clusters import ClusterExplorer, nearest, weakest_pair
 from imret.explore.live import Live, data_uri
 from imret.explore.plots import plot_ranking, plot_results, thumbnail
 from imret.explore.ranking import RankingExplorer, spread
@@ -7,13 +8,16 @@ from imret.explore.sheet import ContactSheet
 from imret.explore.threshold import ThresholdExplorer
 
 __all__ = [
+    "ClusterExplorer",
     "ContactSheet",
     "Live",
     "RankingExplorer",
     "ThresholdExplorer",
     "data_uri",
+    "nearest",
     "plot_ranking",
     "plot_results",
     "spread",
     "thumbnail",
+    "weakest_pair",
 ]
