@@ -9,7 +9,16 @@ from imret.evaluation.precision import (
     places_precision,
     revisited_precision,
 )
-from imret.evaluation.protocols import Evaluation, evaluate, judge, query_table
+from imret.evaluation.protocols import (
+    TIES,
+    classic_truth,
+    evaluate,
+    evaluate_hashing,
+    judge,
+    query_places,
+    query_table,
+)
+from imret.evaluation.results import Evaluation, results_table
 from imret.evaluation.thresholds import (
     OperatingPoint,
     ScoredPairs,
@@ -24,6 +33,7 @@ from imret.evaluation.ties import TiedPlaces, count_above, expected_precision
 __all__ = [
     "DEFINITIONS",
     "METRICS",
+    "TIES",
     "Comparison",
     "Evaluation",
     "Metric",
@@ -34,9 +44,11 @@ __all__ = [
     "average_precision",
     "bootstrap_interval",
     "choose_threshold",
+    "classic_truth",
     "compare",
     "count_above",
     "evaluate",
+    "evaluate_hashing",
     "expected_precision",
     "find_metric",
     "group_spread",
@@ -46,7 +58,9 @@ __all__ = [
     "overlap_groups",
     "permutation_p",
     "places_precision",
+    "query_places",
     "query_table",
+    "results_table",
     "revisited_precision",
     "scored_pairs",
     "threshold_table",
