@@ -3,6 +3,14 @@
 from imret.evaluation.compare import Comparison, compare, permutation_p
 from imret.evaluation.confidence import bootstrap_interval, overlap_groups
 from imret.evaluation.metrics import METRICS, Metric, Places, find_metric, measure
+from imret.evaluation.pairs import (
+    equal_error_rate,
+    error_rates,
+    global_average_precision,
+    micro_precision,
+    pair_auc,
+    recall_at_precision,
+)
 from imret.evaluation.precision import (
     DEFINITIONS,
     average_precision,
@@ -47,19 +55,25 @@ __all__ = [
     "classic_truth",
     "compare",
     "count_above",
+    "equal_error_rate",
+    "error_rates",
     "evaluate",
     "evaluate_hashing",
     "expected_precision",
     "find_metric",
+    "global_average_precision",
     "group_spread",
     "held_out_threshold",
     "judge",
     "measure",
+    "micro_precision",
     "overlap_groups",
+    "pair_auc",
     "permutation_p",
     "places_precision",
     "query_places",
     "query_table",
+    "recall_at_precision",
     "results_table",
     "revisited_precision",
     "scored_pairs",

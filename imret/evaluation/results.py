@@ -17,7 +17,7 @@ import pandas as pd
 from ..core import GroundTruth, Ranking, TruthError
 from .metrics import METRICS
 
-# %% ../../nbs/15_evaluation/15_results.ipynb #9ce41648
+# %% ../../nbs/15_evaluation/15_results.ipynb #b3bea9fa
 class Evaluation:
     """What `evaluate` found: a row a query in `per_query`, the means in `summary`.
 
@@ -93,7 +93,7 @@ class Evaluation:
             if not np.isfinite(scores).all() or (np.diff(scores) >= 0).any():
                 scores = np.arange(len(ids), 0, -1)
             for rank, (i, s) in enumerate(zip(ids, scores, strict=True), start=1):
-                run.append(f"{query(q)} Q0 {image(i)} {rank} {s} {tag}\n")
+                run.append(f"{query(q)} Q0 {image(i)} {rank} {s!s} {tag}\n")
             qrels += [f"{query(q)} 0 {image(i)} 1\n" for i in positives[q]]
         files = Path(f"{path}.run"), Path(f"{path}.qrels")
         for file, lines in zip(files, (run, qrels), strict=True):
