@@ -99,6 +99,10 @@ def test_dragging_the_scores_moves_the_slider(page, explorer, tables):
     assert cells(explorer, 0) == wanted(tables[0].loc[82])
 
 
+def test_the_whole_table_is_seen(explorer):
+    assert explorer.locator(".scroll").evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
 def test_wide_content_stays_inside_a_narrow_page(page, explorer):
     page.set_viewport_size({"width": 420, "height": 800})
     room = explorer.bounding_box()["width"]

@@ -107,7 +107,7 @@ def _examples(pairs: ScoredPairs, shown: np.ndarray, thresholds: np.ndarray) -> 
     places = np.searchsorted(shown, pairs.items).tolist()
     return [[*places[p], f"{pairs.scores[p]:.3f}", int(steps[p]), int(pairs.same[p])] for p in kept]
 
-# %% ../../nbs/80_explore/40_threshold.ipynb #c639e039
+# %% ../../nbs/80_explore/40_threshold.ipynb #8b709b99
 _THRESHOLD_JS = """
 const COLORS = ["#8a63d2", "#14958a", "#d2527f", "#8a8f1f", "#5b7fa6", "#b0703c"];
 const DASHES = ["", "7 4", "2 3", "9 3 2 3", "4 2", "12 4"];
@@ -124,8 +124,8 @@ const STYLE = `
 .imret-threshold table { border-collapse: collapse; width: 100%; margin: 4px 0; display: table; }
 .imret-threshold table tr { background: none; }
 .imret-threshold table tr > * { border: 0; border-bottom: 1px solid var(--soft); background: none; color: inherit;
-  padding: 4px 6px; text-align: right; font-size: 1rem; font-weight: 400; font-variant-numeric: tabular-nums; }
-.imret-threshold table thead tr > th { font-size: .8rem; opacity: .85; vertical-align: bottom; line-height: 1.2; }
+  padding: 4px 5px; text-align: right; font-size: .9rem; font-weight: 400; font-variant-numeric: tabular-nums; }
+.imret-threshold table thead tr > th { font-size: .75rem; opacity: .85; vertical-align: bottom; line-height: 1.2; }
 .imret-threshold table tr > th:first-child { text-align: left; }
 .imret-threshold table td:nth-child(2), .imret-threshold table td:nth-child(3) { font-weight: 700; }
 .imret-threshold .charts { display: flex; flex-wrap: wrap; gap: 14px; margin: 6px 0; }
