@@ -2,18 +2,23 @@
 
 from imret.datasets.base import (
     RetrievalDataset,
+    check_dataset,
     data_root,
     list_datasets,
     list_images,
+    register_check,
     register_dataset,
 )
 from imret.datasets.load import load_dataset
 from imret.datasets.own import load_folders, load_manifest
 from imret.datasets.photos import load_photos
 from imret.datasets.revisited import load_revisited, read_pickle, read_revisited
+from imret.datasets.tinytown import Tinytown, load_tinytown, load_tinytown_train
 
 __all__ = [
     "RetrievalDataset",
+    "Tinytown",
+    "check_dataset",
     "data_root",
     "list_datasets",
     "list_images",
@@ -22,7 +27,10 @@ __all__ = [
     "load_manifest",
     "load_photos",
     "load_revisited",
+    "load_tinytown",
+    "load_tinytown_train",
     "read_pickle",
     "read_revisited",
+    "register_check",
     "register_dataset",
 ]

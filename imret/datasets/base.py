@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'list_images', 'data_root', 'check_box', 'RetrievalDataset', 'register_dataset', 'list_datasets',
-           'find_dataset']
+           'find_dataset', 'register_check', 'check_dataset']
 
 # %% ../../nbs/10_datasets/00_base.ipynb #367cfb9f
 import os
@@ -168,3 +168,27 @@ def find_dataset(
 ) -> Callable[..., RetrievalDataset] | None:  # The function that loads it, or None
     "The loader of a name."
     return _REGISTRY.get(name)
+
+# %% ../../nbs/10_datasets/00_base.ipynb #2d2c228b
+_CHECKS: dict[str, Callable[[], str]] = {}
+
+
+def register_check(
+    name: str,  # The name of a set
+) -> Callable:  # A decorator for a function that returns what it found, or raises `DatasetError`
+    "Let `check_dataset(name)` call the decorated function."
+
+    def register(check: Callable[..., str]) -> Callable[..., str]:
+        _CHECKS[name] = check
+        return check
+
+    return register
+
+
+def check_dataset(
+    name: str,  # The name of a set that has a check
+) -> str:  # What was checked, in a sentence
+    "Check the files of a set. Raises `DatasetError` where they are not as they should be."
+    if name not in _CHECKS:
+        raise DatasetError(f"no check for {name!r}: there is one for {', '.join(sorted(_CHECKS))}")
+    return _CHECKS[name]()

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['load_dataset']
 
-# %% ../../nbs/10_datasets/90_load.ipynb #98992e4a
+# %% ../../nbs/10_datasets/90_load.ipynb #a10ef84f
+import inspect
 from pathlib import Path
 
 from ..core import DatasetError
@@ -13,16 +14,28 @@ from .base import RetrievalDataset, find_dataset, list_datasets
 from .own import load_folders, load_manifest
 from .revisited import load_revisited
 
-# %% ../../nbs/10_datasets/90_load.ipynb #abe6673c
+# %% ../../nbs/10_datasets/90_load.ipynb #72659415
 def load_dataset(
     name_or_path: str | Path,  # One of `list_datasets()`, or a folder, table or `gnd_NAME.pkl`
+    **options,  # Of the set's own loader, such as `size=` of tinytown-train; a path has none
 ) -> RetrievalDataset:  # Checked: all files are there and the truth fits
     """A set by its name, or from files of one's own.
 
     Raises `DatasetError` that says what is wrong with them, or which names are known."""
     load = find_dataset(name_or_path) if isinstance(name_or_path, str) else None
     if load:
-        return load()
+        known = inspect.signature(load).parameters
+        for option in options:
+            if option not in known:
+                raise DatasetError(
+                    f"{name_or_path} has no option {option!r}: it has {', '.join(known)}"
+                )
+        return load(**options)
+    if options:
+        raise DatasetError(
+            f"{name_or_path!r} is not one of {', '.join(list_datasets())}, and only these have "
+            f"options such as {next(iter(options))}"
+        )
     path = Path(name_or_path)
     if name_or_path != "" and path.is_dir():
         truths = sorted(path.glob("gnd_*.pkl"))

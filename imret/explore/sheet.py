@@ -5,9 +5,6 @@
 # %% auto #0
 __all__ = ['ContactSheet']
 
-# %% ../../nbs/80_explore/05_sheet.ipynb #7f7b5c86
-"""Many photographs at a glance, small enough for a page."""
-
 # %% ../../nbs/80_explore/05_sheet.ipynb #6876cfc1
 from collections.abc import Sequence
 from html import escape
