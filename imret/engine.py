@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'COLUMNS', 'SearchEngine']
 
-# %% ../nbs/90_engine.ipynb #93a83223
+# %% ../nbs/90_engine.ipynb #9b74c9a5
 import json
 import os
 import shutil
@@ -22,7 +22,7 @@ from .core import DatasetError, StoreError
 from .datasets import list_images
 from .features import extract
 from .nets import EmbeddingNet, create_embedder
-from .search import FlatIndex
+from .search import FlatIndex, duplicate_groups
 
 # %% ../nbs/90_engine.ipynb #98c2a427
 FORMAT = 1  # raised when an older imret could no longer read the directory
@@ -56,7 +56,7 @@ def _read_manifest(folder: Path) -> dict:
         )
     return manifest
 
-# %% ../nbs/90_engine.ipynb #49bc5308
+# %% ../nbs/90_engine.ipynb #b5d67d53
 class SearchEngine:
     """Search by picture in a collection of photographs, kept in one directory.
 
@@ -166,6 +166,22 @@ class SearchEngine:
         return pd.DataFrame(
             {"rank": np.arange(1, len(paths) + 1), "path": paths, "score": scores[0]}
         )
+
+    def duplicates(
+        self,
+        threshold: float = 0.9,  # Least cosine of any two photographs of a group
+    ) -> pd.DataFrame:  # A row a photograph, group by group; empty where nothing is alike
+        """Groups of near-duplicates, as from `duplicate_groups`; no file is touched.
+
+        Columns: `group`, `path`, `similarity` to the one that stands for the group and comes
+        first, and the two that are least alike: `weakest` (their similarity), `weakest_a`,
+        `weakest_b`. Raises `SearchError` for a threshold outside 0 to 1, or so low that too many
+        pairs reach it."""
+        found = duplicate_groups(self.index.vectors, threshold).rename(columns={"id": "path"})
+        paths = self.items["path"].to_numpy()
+        for column in ("path", "weakest_a", "weakest_b"):
+            found[column] = paths[found[column]]
+        return found
 
     def add(
         self,

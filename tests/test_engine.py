@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -214,6 +216,12 @@ def test_a_query_that_is_no_picture(engine, tmp_path):
         "add nowhere {photos}",
         "add {index} nowhere",
         "remove nowhere {photos}",
+        "dedup",
+        "dedup nowhere",
+        "dedup {index} --threshold high",
+        "dedup {index} --threshold 0 --out {new}",
+        "dedup {index} --threshold 1.5 --out {new}",
+        "dedup {index} --out {text}",
         "eval no-such-set",
         "eval {photos}",
         "eval photos --protocol harder",
@@ -261,6 +269,34 @@ def test_paths_with_blanks_and_accents(engine, capsys, monkeypatch, photos):
     monkeypatch.chdir(photos)
     assert main(["search", str(engine.folder), "picture 03 é.png", "-k", "1"]) == 0
     assert capsys.readouterr().out == "   1  1.0000  picture 03 é.png\n"
+
+
+def test_dedup_lists_copies_and_touches_nothing(photos, tmp_path, capsys):
+    scans = tmp_path / "scans"
+    shutil.copytree(photos, scans)
+    shutil.copy(scans / "picture 03 é.png", scans / "the same, again.png")
+    SearchEngine.build(scans, tmp_path / "index", image_size=SIZE, progress=False)
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in scans.iterdir()}
+    out = tmp_path / "new" / "list.csv"
+    args = ["dedup", str(tmp_path / "index"), "--threshold", "0.99999", "--out", str(out)]
+    assert main(args) == 0
+    assert capsys.readouterr().out == f"1 group of 2 photographs: {out}\n"
+    table = pd.read_csv(out)
+    columns = ["group", "path", "similarity", "weakest", "weakest_a", "weakest_b"]
+    assert table.columns.tolist() == columns
+    names = ["picture 03 é.png", "the same, again.png"]
+    assert [Path(p).name for p in table["path"]] == names
+    assert [Path(table[c][0]).name for c in ("weakest_a", "weakest_b")] == names
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in scans.iterdir()} == before
+    written = out.read_bytes()
+    assert main(args) == 2 and "exists" in capsys.readouterr().err
+    assert out.read_bytes() == written
+
+
+def test_dedup_of_pictures_that_differ_writes_a_header(engine, tmp_path):
+    out = tmp_path / "list.csv"
+    assert main(["dedup", str(engine.folder), "--threshold", "1", "--out", str(out)]) == 0
+    assert out.read_text() == "group,path,similarity,weakest,weakest_a,weakest_b\n"
 
 
 def test_indexing_a_read_only_place_says_so(photos, tmp_path):
