@@ -37,7 +37,7 @@ from imret.datasets.town_surfaces import (
     rectangle,
 )
 
-# %% ../../nbs/10_datasets/50_town_facades.ipynb #ab6d7b6e
+# %% ../../nbs/10_datasets/50_town_facades.ipynb #91781bc4
 Area = tuple[float, float, float, float]  # left, top, right and bottom, in metres
 
 
@@ -76,7 +76,7 @@ def divide_wall(
 ) -> Layout:  # Bays and storeys that fill the wall
     "Divide a wall."
     ground = min(0.45 * height, 1.15 * style.storey) if street else 0.0
-    above = height - ground - 0.5
+    above = max(height - ground - 0.5, 0.5)
     storeys, bays = max(1, int(above / style.storey)), max(1, round(width / style.bay))
     return Layout(width, height, bays, storeys, width / bays, above / storeys, ground)
 
