@@ -212,6 +212,18 @@ def test_halves_share_no_group_and_the_seed_decides():
         held_out_threshold(similarity[:8, :8], groups[:8], 0.8)
 
 
+def test_a_half_is_judged_as_on_it_alone():
+    similarity, groups = collection(noise=0.9)
+    half = np.sort(np.random.default_rng(3).permutation(12)[:6])
+    inside = np.isin(groups, half)
+    alone = similarity[np.ix_(inside, inside)], groups[inside]
+    for goal in ({"target_precision": 0.5}, {"max_fpr": 0.05}):
+        rows = held_out_threshold(similarity, groups, **goal, seed=3)
+        point = choose_threshold(*alone, **goal, seed=3)
+        assert rows["threshold"]["chosen"] == point.threshold
+        assert rows["precision"]["chosen"] == point.precision
+
+
 def test_spread_counts_every_pair():
     similarity, groups = collection(noise=0.9)
     spread = group_spread(similarity, groups, 0.4)

@@ -159,7 +159,7 @@ def _table(pairs: ScoredPairs, thresholds: Sequence[float] | None) -> pd.DataFra
         }
     )
 
-# %% ../../nbs/15_evaluation/30_thresholds.ipynb #6eb28764
+# %% ../../nbs/15_evaluation/30_thresholds.ipynb #b9844ec7
 def _pairs_bound(k: int, n: int, confidence: float, side: str) -> float:
     "One-sided bound on a share of independent pairs (Clopper and Pearson, 1934)."
     test = binomtest(int(k), int(n), alternative="greater" if side == "low" else "less")
@@ -170,17 +170,20 @@ def _group_draws(pairs: ScoredPairs, n_resamples: int, seed: int) -> np.ndarray 
     "How often each group is drawn `(G, n_resamples)`; None where each pair is its own group."
     if pairs.names is None:
         return None
-    n = len(pairs.names)
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_resamples).T
+    present = np.unique(pairs.groups)
+    n = len(present)
+    draws = np.zeros((len(pairs.names), n_resamples))
+    draws[present] = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_resamples).T
+    return draws
 
 
 def _drawn(pairs: ScoredPairs, draws: np.ndarray) -> np.ndarray:
     "How many of the pairs each resample of the groups holds `(n_resamples,)` (Owen, 2007)."
     one, other = pairs.groups.T
-    n = len(draws)
-    inside = np.bincount(one[pairs.same], minlength=n) @ draws
+    size, n = len(draws), draws[:, 0].sum()
+    inside = np.bincount(one[pairs.same], minlength=size) @ draws
     between = (one[~pairs.same], other[~pairs.same])
-    counts = coo_array((np.ones(len(between[0])), between), shape=(n, n)).tocsr()
+    counts = coo_array((np.ones(len(between[0])), between), shape=(size, size)).tocsr()
     return inside + (draws * (counts @ draws)).sum(axis=0) * n / (n - 1)  # mean as in the sample
 
 
