@@ -53,6 +53,22 @@ def test_every_number_at_many_thresholds(explorer, tables):
             assert cells(explorer, n) == wanted(table.loc[step])
 
 
+def test_three_nets_in_the_tutorial(page, site):
+    photos = load_dataset("photos")
+    page.goto(f"{site}/tutorials/choosing_a_threshold.html")
+    explorer = page.locator(".imret-threshold")
+    explorer.locator("tbody tr").first.wait_for()
+    names = [b.inner_text().strip() for b in explorer.locator("tbody button").all()]
+    assert len(names) == 3
+    for n, name in enumerate(names):
+        given = {"image_size": 224, "cache_dir": data_root() / "cache", "progress": False}
+        vectors = extract(create_embedder(f"{name}-gem"), photos.images, **given)
+        table = threshold_table(vectors @ vectors.T, photos.labels)
+        for step in (50, 68, 91):
+            explorer.get_by_role("slider", name="threshold").fill(str(step))
+            assert cells(explorer, n) == wanted(table.loc[step])
+
+
 def test_keyboard_slides_and_chooses_the_model(page, explorer, tables):
     slider = explorer.get_by_role("slider", name="threshold")
     slider.fill("60")
