@@ -180,7 +180,7 @@ def _draw_windows(rng, surface: Surface, plan: Layout, style: Style, feature, bl
                 sets[special] = window_looks(rng, shape, width, height, style)
             _add_window(rng, surface, sets[special], x, y)
 
-# %% ../../nbs/10_datasets/50_town_facades.ipynb #3331a27d
+# %% ../../nbs/10_datasets/50_town_facades.ipynb #f11280b4
 def _draw_street_floor(
     rng, surface: Surface, plan: Layout, style: Style, role: str, feature, blind, clear
 ) -> None:
@@ -203,7 +203,7 @@ def _draw_street_floor(
             continue
         elif kind == "arcade":
             _draw_arch(rng, surface, plan.middle(b), top, 0.66 * plan.bay, h, style)
-        elif b == door:
+        elif b == door and not overlaps(_door_box(plan, b), clear):
             _draw_door(rng, image, plan.middle(b), top, 0.5 * plan.bay, h, style)
         elif b not in blind:
             width = plan.bay * style.window_size[0]
@@ -217,6 +217,12 @@ def _draw_street_floor(
         looks = [_poster(rng, size) for _ in range(4)]
         x = rng.uniform(0.05, 0.8) * plan.width
         _add(surface, looks, x, plan.height - 1.4 * size - 0.5, 0.7)
+
+
+def _door_box(plan: Layout, bay: int) -> Area:
+    "What a door with its rim takes."
+    half = 0.25 * plan.bay + 0.25
+    return plan.middle(bay) - half, plan.floor(0), plan.middle(bay) + half, plan.height
 
 
 def _poster(rng: np.random.Generator, width: float) -> Look:
@@ -334,7 +340,7 @@ def add_graffiti(
         looks.append(look)
     surface.add(Spot(left, top, [*looks, clean], 0.6))
 
-# %% ../../nbs/10_datasets/50_town_facades.ipynb #a8a3f4f0
+# %% ../../nbs/10_datasets/50_town_facades.ipynb #68daeece
 def facade(
     rng: np.random.Generator,  # Draws everything
     width: float,  # Metres
@@ -363,8 +369,9 @@ def facade(
         x, y = width / 2, min(0.25 * height, 0.5 * width)
         _add(surface, clock_looks(rng, radius), x, y)
     if role == "front" and style.ground != "shops" and rng.random() < 0.4:
-        left = rng.uniform(0.05, 0.5) * width
-        draw_sign(rng, surface, left, height - plan.ground - 0.1, min(0.45 * width, 5), 0.9)
+        left, top, wide = rng.uniform(0.05, 0.5) * width, plan.floor(0) - 0.1, min(0.45 * width, 5)
+        if not overlaps((left, top, left + wide, top + 0.9), clear):
+            draw_sign(rng, surface, left, top, wide, 0.9)
     if rng.random() < 0.16:
         add_ivy(rng, surface)
     if role != "tower" and rng.random() < 0.2:
