@@ -1,5 +1,6 @@
 """What a ranking is worth: metrics by name, protocols and confidence."""
 
+from imret.evaluation.audit import LeakReport, Split, audit
 from imret.evaluation.compare import Comparison, compare, permutation_p
 from imret.evaluation.confidence import bootstrap_interval, overlap_groups
 from imret.evaluation.metrics import METRICS, Metric, Places, find_metric, measure
@@ -44,11 +45,14 @@ __all__ = [
     "TIES",
     "Comparison",
     "Evaluation",
+    "LeakReport",
     "Metric",
     "OperatingPoint",
     "Places",
     "ScoredPairs",
+    "Split",
     "TiedPlaces",
+    "audit",
     "average_precision",
     "bootstrap_interval",
     "choose_threshold",
