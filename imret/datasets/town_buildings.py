@@ -71,10 +71,10 @@ def _special(rng: np.random.Generator, chance: float = 0.4) -> str | None:
         return "mural"
     return "centre" if rng.random() < 0.4 else None
 
-# %% ../../nbs/10_datasets/52_town_buildings.ipynb #156c0e2e
+# %% ../../nbs/10_datasets/52_town_buildings.ipynb #45a7199d
 def hall(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A town hall with a clock tower."
     w, h, d = rng.uniform(18, 28), rng.uniform(9, 14), 12.0
@@ -91,7 +91,7 @@ def hall(
 
 def church(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A church: a rose window, a gable, one tower or two."
     w, h, d = rng.uniform(9, 14), rng.uniform(9, 14), 22.0
@@ -105,10 +105,10 @@ def church(
         planes += prism_tower(rng, x, y, 3.0, (0, top), 4, style, clock, spire)
     return Building(planes, "church")
 
-# %% ../../nbs/10_datasets/52_town_buildings.ipynb #53e05eeb
+# %% ../../nbs/10_datasets/52_town_buildings.ipynb #c5ce4ece
 def domed(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A portico, and a dome on a drum."
     w, h, d = rng.uniform(18, 26), rng.uniform(8, 11), 16.0
@@ -126,7 +126,7 @@ def domed(
 
 def gate(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A gate that one sees through."
     w, h, d = rng.uniform(12, 18), rng.uniform(11, 16), 6.0
@@ -167,10 +167,10 @@ def gate(
         planes += hip_roof(rng, (-w / 2, w / 2), (0, d), h, 3.5, style)
     return Building(planes, "gate")
 
-# %% ../../nbs/10_datasets/52_town_buildings.ipynb #957135cd
+# %% ../../nbs/10_datasets/52_town_buildings.ipynb #b71de6a5
 def gables(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A row of three or four narrow houses with gables."
     houses, x = [], 0.0
@@ -189,7 +189,7 @@ def gables(
 
 def city_block(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A high block with a mural, often with a billboard on its roof."
     w, h, d = rng.uniform(14, 24), rng.uniform(13, 22), 12.0
@@ -206,10 +206,10 @@ def city_block(
         planes += box_house(rng, (x, x + w / 4), (-2, 0), (0, top), vary_style(rng, style))
     return Building(planes, "block")
 
-# %% ../../nbs/10_datasets/52_town_buildings.ipynb #92cd4937
+# %% ../../nbs/10_datasets/52_town_buildings.ipynb #73b8f6e4
 def tower(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A tower in two stages between two low houses."
     sides, radius, low = choose(rng, (4, 6, 8)), rng.uniform(3.2, 4.6), rng.uniform(13, 20)
@@ -228,7 +228,7 @@ def tower(
 
 def palace(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A centre and two wings that step forward."
     w, h, d = rng.uniform(22, 30), rng.uniform(9, 13), 12.0
@@ -244,10 +244,10 @@ def palace(
         planes += gable_roof(rng, (-0.14 * w, 0.14 * w), (-0.05, 5), h, 3.2, style, clock)
     return Building(planes, "palace")
 
-# %% ../../nbs/10_datasets/52_town_buildings.ipynb #c28298b5
+# %% ../../nbs/10_datasets/52_town_buildings.ipynb #f595beca
 def row_house(
     rng: np.random.Generator,  # Draws everything
-    style: Style,
+    style: Style,  # Its look
 ) -> Building:
     "A plain house, as there are many in a street."
     w, h, d = rng.uniform(8, 18), rng.uniform(8, 19), rng.uniform(8, 12)

@@ -28,13 +28,13 @@ from imret.datasets.town_surfaces import (
     rectangle,
 )
 
-# %% ../../nbs/10_datasets/49_town_details.ipynb #5b665b4d
+# %% ../../nbs/10_datasets/49_town_details.ipynb #acfa52e2
 def opening(
     kind: str,  # rect, arch, segmental or gothic
     x: float,  # Left, in metres
     y: float,  # Top
-    width: float,
-    height: float,
+    width: float,  # Metres
+    height: float,  # Metres
 ) -> np.ndarray:  # `(N, 2)`, clockwise
     "The outline of a window or a door."
     if kind == "rect":
@@ -49,12 +49,12 @@ def opening(
         head = np.c_[x + width / 2 * (1 + np.cos(angle)), y + rise * (1 + np.sin(angle))]
     return np.r_[head, [[x + width, y + height], [x, y + height]]]
 
-# %% ../../nbs/10_datasets/49_town_details.ipynb #8ebf42fd
+# %% ../../nbs/10_datasets/49_town_details.ipynb #8360d38a
 def window_looks(
     rng: np.random.Generator,  # Draws what is seen behind the glass
     kind: str,  # rect, arch, segmental, gothic or pair
     width: float,  # Of the glass with its frame, in metres
-    height: float,
+    height: float,  # Metres
     style: Style,  # Trim, frame, grid and shutters
     count: int = 5,  # Looks
 ) -> list[Look]:  # Their origin is the upper left corner of the glass
@@ -172,13 +172,13 @@ def clock_looks(
         looks.append(look)
     return looks
 
-# %% ../../nbs/10_datasets/49_town_details.ipynb #92d2aa0c
+# %% ../../nbs/10_datasets/49_town_details.ipynb #c01fdf36
 def draw_rose(
     rng: np.random.Generator,  # Draws the number and colours of its panes
     surface: Surface,  # Drawn on
     x: float,  # Its middle, in metres
-    y: float,
-    radius: float,
+    y: float,  # From the top
+    radius: float,  # Metres
     style: Style,  # Its trim counts
 ) -> None:
     "A round window with two rings of stained glass."
@@ -193,12 +193,12 @@ def draw_rose(
             draw_disc(surface.glow, px, py, radius * size * 8 / count, 1.3 * pane)
     draw_disc(surface.rgb, x, y, 0.18 * radius, colour(0.6, 0.5, 0.4))
 
-# %% ../../nbs/10_datasets/49_town_details.ipynb #6592c54d
+# %% ../../nbs/10_datasets/49_town_details.ipynb #ac62c8d2
 def draw_frieze(
     rng: np.random.Generator,  # Draws the distance of its ornaments
     image: np.ndarray,  # `(H, W, 3)` uint8, drawn on
     y: float,  # Top, in metres
-    height: float,
+    height: float,  # Metres
     style: Style,  # Kind and trim
 ) -> None:
     "A band of ornaments across the whole wall."
@@ -226,7 +226,7 @@ def draw_frieze(
     draw_line(image, [(0, y), (width, y)], 1.05 * trim, 0.09)
     draw_line(image, [(0, y + height), (width, y + height)], 0.45 * trim, 0.09)
 
-# %% ../../nbs/10_datasets/49_town_details.ipynb #26820fc8
+# %% ../../nbs/10_datasets/49_town_details.ipynb #06f97605
 SIGNS = (
     *("HOTEL", "BANK", "MUSEUM", "CAFE", "THEATER", "POST", "APOTHEKE", "MARKET", "LIBRARY"),
     *("CINEMA", "BAKERY", "SCHOOL", "TOWN HALL", "1887", "STATION", "BAR", "BOOKS", "FLORA"),
@@ -243,11 +243,11 @@ FONTS = (
 
 def draw_text(
     image: np.ndarray,  # `(H, W, 3)` uint8, drawn on
-    text: str,
+    text: str,  # The word
     x: float,  # Left of the box that the text fills, in metres
     y: float,  # Its top
-    width: float,
-    height: float,
+    width: float,  # Metres
+    height: float,  # Metres
     ink: np.ndarray,  # `(3,)`
     font: int = cv2.FONT_HERSHEY_COMPLEX,  # One of `FONTS`
 ) -> None:
@@ -266,8 +266,8 @@ def draw_sign(
     surface: Surface,  # Drawn on
     x: float,  # Left, in metres
     y: float,  # Top
-    width: float,
-    height: float,
+    width: float,  # Metres
+    height: float,  # Metres
 ) -> None:
     "A sign board."
     board = colour(rng.random(), rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.9))

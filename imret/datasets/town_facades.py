@@ -37,7 +37,7 @@ from imret.datasets.town_surfaces import (
     rectangle,
 )
 
-# %% ../../nbs/10_datasets/50_town_facades.ipynb #91781bc4
+# %% ../../nbs/10_datasets/50_town_facades.ipynb #c36bea62
 Area = tuple[float, float, float, float]  # left, top, right and bottom, in metres
 
 
@@ -70,7 +70,7 @@ class Layout:
 
 def divide_wall(
     width: float,  # Metres
-    height: float,
+    height: float,  # Metres
     style: Style,  # Bay and storey count
     street: bool = True,  # It has a street floor
 ) -> Layout:  # Bays and storeys that fill the wall
@@ -82,8 +82,8 @@ def divide_wall(
 
 
 def overlaps(
-    box: Area,
-    others: Sequence[Area],
+    box: Area,  # Left, top, right, bottom
+    others: Sequence[Area],  # As many as you like
 ) -> bool:
     "Whether a box reaches into one of the others."
     left, top, right, bottom = box
@@ -340,12 +340,12 @@ def add_graffiti(
         looks.append(look)
     surface.add(Spot(left, top, [*looks, clean], 0.6))
 
-# %% ../../nbs/10_datasets/50_town_facades.ipynb #68daeece
+# %% ../../nbs/10_datasets/50_town_facades.ipynb #aa9213b4
 def facade(
     rng: np.random.Generator,  # Draws everything
     width: float,  # Metres
-    height: float,
-    style: Style,
+    height: float,  # Metres
+    style: Style,  # Its look
     role: str = "front",  # front, side (may have blind bays), tower (no street floor), plain
     feature: str | None = None,  # mural, centre, clock, rose, or nothing special
     clear: Sequence[Area] = (),  # Where no window may be

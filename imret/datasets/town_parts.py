@@ -144,7 +144,7 @@ def sketch(
         image[:] = image * (1 - share) + drawn[..., :3] * share
     return image
 
-# %% ../../nbs/10_datasets/51_town_parts.ipynb #c2b96f6e
+# %% ../../nbs/10_datasets/51_town_parts.ipynb #8e1c7663
 FLAT = (0.1, 0.06, 0.55)  # colour of a flat roof
 
 
@@ -153,7 +153,7 @@ def box_house(
     x: tuple[float, float],  # From left to right, in metres
     y: tuple[float, float],  # From the front to the back
     z: tuple[float, float],  # From the ground up
-    style: Style,
+    style: Style,  # Its look
     feature: str | None = None,  # Of the front, see `facade`
 ) -> list[Plane]:
     "A front, two sides and a flat top."
@@ -167,14 +167,14 @@ def box_house(
     top = tinted(facade(rng, 3, 3, replace(style, material="plaster", wall=FLAT), "plain"), 0.7)
     return [*planes, Plane((x0, y1, z1), (w, 0, 0), (0, -d, 0), top)]
 
-# %% ../../nbs/10_datasets/51_town_parts.ipynb #feae01a4
+# %% ../../nbs/10_datasets/51_town_parts.ipynb #35095bcc
 def gable_roof(
     rng: np.random.Generator,  # Draws its ornaments and the roof
-    x: tuple[float, float],
-    y: tuple[float, float],
+    x: tuple[float, float],  # From left to right, in metres
+    y: tuple[float, float],  # From the front to the back
     z: float,  # Where it stands
-    height: float,
-    style: Style,
+    height: float,  # Metres
+    style: Style,  # Its look
     clock: bool = False,  # A clock in it
     stepped: bool = False,  # Steps instead of straight edges
 ) -> list[Plane]:
@@ -229,14 +229,14 @@ def _steps(front: Surface, count: int) -> np.ndarray:
     c = 1 / count
     return np.array([(0, 1), (0, 1 - c), ((1 - c) / 2, 0), ((1 + c) / 2, 0), (1, 1 - c), (1, 1)])
 
-# %% ../../nbs/10_datasets/51_town_parts.ipynb #3175ef22
+# %% ../../nbs/10_datasets/51_town_parts.ipynb #6ef93e13
 def hip_roof(
     rng: np.random.Generator,  # Draws the tiles
-    x: tuple[float, float],
-    y: tuple[float, float],
+    x: tuple[float, float],  # From left to right, in metres
+    y: tuple[float, float],  # From the front to the back
     z: float,  # Where it stands
-    height: float,
-    style: Style,
+    height: float,  # Metres
+    style: Style,  # Its look
     inset: float = 0.12,  # How far the ridge's ends are from the sides, as a share of the width
 ) -> list[Plane]:
     "A roof that slopes to the front and to both sides."
@@ -252,18 +252,18 @@ def hip_roof(
         Plane((x1 - inset * w, y0, top), (0, d, 0), (inset * w, 0, -height), flank, side),
     ]
 
-# %% ../../nbs/10_datasets/51_town_parts.ipynb #0e704e0d
+# %% ../../nbs/10_datasets/51_town_parts.ipynb #e246afcb
 DOME = ((1.04, 0.0), (0.98, 0.32), (0.80, 0.66), (0.48, 0.93), (0.13, 1.10))  # radius, height
 
 
 def prism_tower(
     rng: np.random.Generator,  # Draws walls and roof
     x: float,  # Middle, in metres
-    y: float,
+    y: float,  # Away from the street
     radius: float,  # To the corners
-    z: tuple[float, float],
+    z: tuple[float, float],  # From the ground up
     sides: int,  # At least 4
-    style: Style,
+    style: Style,  # Its look
     feature: str | None = None,  # Of the front, see `facade`
     top: str | float | None = None,  # Height of a spire, dome, or nothing
     role: str = "tower",  # Of its walls, see `facade`
@@ -300,14 +300,14 @@ def prism_tower(
             planes.append(Plane(left + rise, right - left, -rise, pair[k % 2], outline))
     return [*planes, *lantern]
 
-# %% ../../nbs/10_datasets/51_town_parts.ipynb #a86cd769
+# %% ../../nbs/10_datasets/51_town_parts.ipynb #613bb4c3
 def portico(
     rng: np.random.Generator,  # Draws columns and ornaments
-    x: tuple[float, float],
+    x: tuple[float, float],  # From left to right, in metres
     y: float,  # Of the columns
-    height: float,
+    height: float,  # Metres
     pediment: float,  # Height of the triangle above
-    style: Style,
+    style: Style,  # Its look
 ) -> list[Plane]:
     "Columns with gaps between them, and a triangle on top."
     w, trim, plain = x[1] - x[0], colour(*style.trim), replace(style, material="plaster")

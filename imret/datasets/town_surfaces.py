@@ -47,11 +47,13 @@ def choose(
     "One of several things, each as likely."
     return options[int(rng.integers(len(options)))]
 
-# %% ../../nbs/10_datasets/48_town_surfaces.ipynb #e33abfe0
+# %% ../../nbs/10_datasets/48_town_surfaces.ipynb #0c34bce6
 _SHIFT = 3  # fractional bits of a coordinate, for OpenCV
 
 
-def cv_colour(colour: np.ndarray) -> tuple[float, ...]:
+def cv_colour(
+    colour: np.ndarray,  # `(3,)`, or `(1,)` for a grey image
+) -> tuple[float, ...]:  # From 0 to 255
     "A colour as OpenCV wants it."
     return tuple(min(max(float(c), 0.0), 255.0) for c in colour)
 
@@ -84,7 +86,7 @@ def draw_line(
 def draw_disc(
     image: np.ndarray,  # `(H, W, 3)` or `(H, W)` uint8, drawn on
     x: float,  # Its middle, in metres
-    y: float,
+    y: float,  # From the top
     radius: float,  # Metres
     colour: np.ndarray,  # `(3,)`, or `(1,)` for a grey image
 ) -> None:
@@ -96,8 +98,8 @@ def draw_disc(
 def rectangle(
     x: float,  # Left, in metres
     y: float,  # Top
-    width: float,
-    height: float,
+    width: float,  # Metres
+    height: float,  # Metres
 ) -> np.ndarray:  # `(4, 2)`, clockwise from the upper left
     "The corners of a rectangle."
     return np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
@@ -381,7 +383,7 @@ def weather(
     grid = np.clip(np.rint(128 * (1 + amount * shade)), 0, 255).astype(np.uint8)
     return cv2.multiply(rgb, cv2.resize(grid, (w, h)), scale=1 / 128)
 
-# %% ../../nbs/10_datasets/48_town_surfaces.ipynb #0c28ae4e
+# %% ../../nbs/10_datasets/48_town_surfaces.ipynb #51a00ff7
 @dataclass
 class Surface:
     """The picture on a plane: `rgb (H, W, 3)` uint8, not premultiplied; `alpha (H, W)` uint8, or
@@ -397,7 +399,7 @@ class Surface:
         self,
         look: Look,  # What is laid over the wall
         x: int,  # Pixel where its origin comes to lie
-        y: int,
+        y: int,  # Pixels from the top
     ) -> None:
         "Lay a look over the wall; what reaches beyond the wall is cut."
         x, y = x - look.origin[0], y - look.origin[1]
