@@ -282,7 +282,7 @@ def _draw_door(rng, image: np.ndarray, middle: float, top: float, w: float, h: f
     draw_polygon(image, opening(kind, middle - w / 2, top + 0.22 * h, w, h), leaf)
     draw_line(image, [(middle, top + 0.25 * h), (middle, top + h)], (20, 15, 10), 0.09)
 
-# %% ../../nbs/10_datasets/50_town_facades.ipynb #a9c1bd39
+# %% ../../nbs/10_datasets/50_town_facades.ipynb #9e472538
 def add_ivy(
     rng: np.random.Generator,  # Draws where and how far it grows
     surface: Surface,  # Gets one more spot
@@ -321,24 +321,19 @@ def add_graffiti(
     rng: np.random.Generator,  # Draws place and paint
     surface: Surface,  # Gets one more spot
 ) -> None:
-    "A scrawl near the street; on other days another, or the clean wall."
-    wall_h, wall_w = surface.rgb.shape[:2]
-    w, h = min(wall_w, pixels(5)), min(wall_h, pixels(2))
-    left, top = int(rng.uniform(0, 1) * (wall_w - w)), wall_h - h
-    clean = Look(
-        surface.rgb[top:, left : left + w].copy(),
-        np.full((h, w), 255, np.uint8),
-        surface.glow[top:, left : left + w].copy(),
-    )
-    looks = []
-    for _ in range(3):
-        look, paint = clean.copy(), colour(rng.random(), 0.8, 0.8)
+    "A scrawl near the street on some days, another on others; the wall itself stays clean."
+    looks = [Look.blank(5, 2) for _ in range(4)]
+    for look in looks[:3]:
+        paint = colour(rng.random(), 0.8, 0.8)
         for _ in range(int(rng.integers(2, 5))):
             steps = rng.standard_normal((9, 2)) * [0.35, 0.3]
             path = np.cumsum(steps, 0) + [rng.uniform(0.8, 4), rng.uniform(0.6, 1.4)]
             draw_line(look.rgb, path, paint, 0.12)
-        looks.append(look)
-    surface.add(Spot(left, top, [*looks, clean], 0.6))
+            draw_line(look.alpha, path, (255,), 0.12)
+    wall_h, wall_w = surface.rgb.shape[:2]
+    h, w = looks[0].alpha.shape
+    left = int(rng.uniform(0, 1) * max(0, wall_w - w))
+    surface.spots.append(Spot(left, wall_h - h, looks, 0.8))
 
 # %% ../../nbs/10_datasets/50_town_facades.ipynb #aa9213b4
 def facade(
