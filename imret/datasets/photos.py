@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['REGIONS', 'PHOTO_SIDE', 'SEED', 'ELSEWHERE', 'PART', 'ABSENT', 'ENOUGH', 'CLEAR', 'CHECKSUM', 'read_photo',
-           'region_boxes', 'plan_photo', 'grade', 'make_photos', 'load_photos', 'photos_truth', 'plan_checksum']
+           'region_boxes', 'plan_photo', 'grade', 'make_photos', 'load_photos', 'photos_truth', 'plan_checksum',
+           'check_photos']
 
-# %% ../../nbs/10_datasets/20_photos.ipynb #b4dd1c29
+# %% ../../nbs/10_datasets/20_photos.ipynb #82c60c48
 import hashlib
 import importlib.util
 import os
@@ -22,7 +23,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 
 from ..core import DatasetError, GroundTruth, progress_bar
-from .base import RetrievalDataset, data_root, register_dataset
+from .base import RetrievalDataset, data_root, register_check, register_dataset
 from imret.datasets.views import (
     AMOUNTS,
     View,
@@ -263,7 +264,7 @@ def photos_truth(
             lists.append(np.array([i for i, k in what.items() if k == kind], np.int64))
     return GroundTruth(**graded, groups=names)
 
-# %% ../../nbs/10_datasets/20_photos.ipynb #9557e6c8
+# %% ../../nbs/10_datasets/20_photos.ipynb #4b08eea8
 CHECKSUM = "48941b5e0354e8bf"
 
 
@@ -280,3 +281,21 @@ def plan_checksum(
         quad = project(np.linalg.inv(row.homography), corners)
         digest.update(f"{row.kind} {np.rint(quad * 10).astype(int).tolist()}\n".encode())
     return digest.hexdigest()[:16]
+
+
+@register_check("photos")
+def check_photos(
+    root: str | Path | None = None,  # Folder for data; None: `data_root()`
+) -> str:  # What was checked, in a sentence
+    "Check that all files are there and the truth is right. Raises `DatasetError` where not."
+    folder = Path(root or data_root()) / "photos-v1"
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not there: load_dataset('photos') makes it")
+    photos = load_photos(root)
+    found = plan_checksum(photos)
+    if found != CHECKSUM:
+        raise DatasetError(
+            f"{folder}: the truth has checksum {found}, not {CHECKSUM}: delete the folder and load "
+            "the set again"
+        )
+    return f"{len(photos.images)} images are there; truth {found}"
