@@ -210,6 +210,24 @@ def test_other_truths_are_refused(other, message):
         compare(evaluation(0), other())
 
 
+def test_a_truth_with_as_many_other_positives_is_refused():
+    a, other = evaluation(0), evaluation(1)
+    truth = GroundTruth(positive=[[(g + 2) % 12, g % 12] for g in GROUPS], groups=list(GROUPS))
+    b = evaluate(Ranking.from_scores(np.random.default_rng(1).normal(size=(60, 12))), truth)
+    assert compare(a, other).summary["n_queries"] == 60
+    with pytest.raises(TruthError, match="differ in what is easy for query 0"):
+        compare(a, b)
+
+
+def test_sets_of_other_names_are_refused():
+    truth = GroundTruth(positive=[[0], [1]])
+    ranking = Ranking([[0, 1], [0, 1]], [[2, 1], [2, 1]])
+    named = [evaluate(ranking, truth, dataset=name) for name in ("here", "there", None)]
+    with pytest.raises(TruthError, match="a has dataset 'here', b 'there'"):
+        compare(*named[:2])
+    assert compare(named[0], named[2]).summary["ties"] == 2
+
+
 def test_another_definition_is_refused():
     truth = GroundTruth(positive=[[0], [1]])
     ranking = Ranking([[0, 1], [0, 1]], [[2, 1], [2, 1]])

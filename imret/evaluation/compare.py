@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['permutation_p', 'Comparison', 'compare']
 
-# %% ../../nbs/15_evaluation/12_compare.ipynb #67e2c8a9
+# %% ../../nbs/15_evaluation/12_compare.ipynb #50e10cdb
 import numpy as np
 import pandas as pd
 
 from ..core import TruthError
 from .confidence import bootstrap_interval, group_sums
-from .protocols import Evaluation
+from .results import Evaluation
 
 # %% ../../nbs/15_evaluation/12_compare.ipynb #7060bdd1
 def permutation_p(
@@ -117,19 +117,17 @@ class Comparison:
             f"at a margin of {s['margin']:g}: {verdict}  ({how})"
         )
 
-# %% ../../nbs/15_evaluation/12_compare.ipynb #0e4bb21a
+# %% ../../nbs/15_evaluation/12_compare.ipynb #0e2496b4
 def _check_same(a: Evaluation, b: Evaluation, metric: str) -> None:
     "Raise `TruthError` where two evaluations cannot be compared query by query."
     for name, e in (("a", a), ("b", b)):
         if metric not in e.per_query:
             known = ", ".join(c for c in e.per_query if c == "ap" or "@" in c)
             raise TruthError(f"{name} has no metric {metric!r}; it has {known}")
-    for key in ("protocol", "definition"):
-        if a.summary.get(key) != b.summary.get(key):
-            raise TruthError(
-                f"a has {key} {a.summary.get(key)!r}, b {b.summary.get(key)!r}: "
-                "evaluate both in the same way"
-            )
+    for key in ("dataset", "split", "protocol", "definition", "ties", "repeats"):
+        x, y = a.summary.get(key), b.summary.get(key)
+        if x is not None and y is not None and x != y:
+            raise TruthError(f"a has {key} {x!r}, b {y!r}: evaluate both in the same way")
     if len(a.per_query) != len(b.per_query):
         raise TruthError(f"a has {len(a.per_query)} queries, b {len(b.per_query)}")
     for key in ("query", "group", "n_positive"):
@@ -137,6 +135,12 @@ def _check_same(a: Evaluation, b: Evaluation, metric: str) -> None:
         if (x != y).any():
             q = int(np.flatnonzero(x != y)[0])
             raise TruthError(f"a and b differ in {key} at row {q}: judge both by one truth")
+    if a.truth is not None and b.truth is not None and a.truth is not b.truth:
+        for kind in ("easy", "hard", "junk"):
+            lists = zip(getattr(a.truth, kind), getattr(b.truth, kind), strict=True)
+            for q, (x, y) in enumerate(lists):
+                if not np.array_equal(np.sort(x), np.sort(y)):
+                    raise TruthError(f"a and b differ in what is {kind} for query {q}")
     lone = np.flatnonzero(a.per_query[metric].isna() != b.per_query[metric].isna())
     if len(lone):
         raise TruthError(f"row {lone[0]}: only one of a and b has a value of {metric}")
