@@ -107,7 +107,7 @@ def _facts(
         facts += f" · {same} of {len(scores)} are {labels[ids[0]]}"
     return facts
 
-# %% ../../nbs/80_explore/50_clusters.ipynb #0ca5ab87
+# %% ../../nbs/80_explore/50_clusters.ipynb #423a7df6
 _CLUSTERS_JS = """
 const KINDS = { group: "groups", nearest: "nearest neighbours" };
 const STYLE = `
@@ -168,7 +168,8 @@ function render({ model, el }) {
   }));
 
   const draw = () => {
-    const page = model.get("page"), member = model.get("member"), c = clusters[page], pages = pagesOf(c.kind);
+    const page = model.get("page"), c = clusters[page], pages = pagesOf(c.kind);
+    const member = Math.min(model.get("member"), c.images.length - 1);
     tabs.forEach((b, n) => b.setAttribute("aria-pressed", kinds[n] === c.kind));
     where.textContent = `${c.kind === "group" ? "group" : "query"} ${pages.indexOf(page) + 1} of ${pages.length}`;
     facts.textContent = c.facts;
