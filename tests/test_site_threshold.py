@@ -115,8 +115,14 @@ def test_dragging_the_scores_moves_the_slider(page, explorer, tables):
     assert cells(explorer, 0) == wanted(tables[0].loc[82])
 
 
-def test_the_whole_table_is_seen(explorer):
-    assert explorer.locator(".scroll").evaluate("e => e.scrollWidth <= e.clientWidth")
+@pytest.mark.parametrize("name", [PAGE, "tutorials/choosing_a_threshold.html"])
+def test_the_whole_table_is_seen(page, site, name):
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(f"{site}/{name}")
+    table = page.locator(".imret-threshold .scroll")
+    table.locator("tbody tr").first.wait_for()
+    page.get_by_role("slider", name="threshold").fill("20")  # the longest numbers
+    assert table.evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
 def test_wide_content_stays_inside_a_narrow_page(page, explorer):

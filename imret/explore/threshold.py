@@ -107,7 +107,7 @@ def _examples(pairs: ScoredPairs, shown: np.ndarray, thresholds: np.ndarray) -> 
     places = np.searchsorted(shown, pairs.items).tolist()
     return [[*places[p], f"{pairs.scores[p]:.3f}", int(steps[p]), int(pairs.same[p])] for p in kept]
 
-# %% ../../nbs/80_explore/40_threshold.ipynb #8b709b99
+# %% ../../nbs/80_explore/40_threshold.ipynb #9e92435a
 _THRESHOLD_JS = """
 const COLORS = ["#8a63d2", "#14958a", "#d2527f", "#8a8f1f", "#5b7fa6", "#b0703c"];
 const DASHES = ["", "7 4", "2 3", "9 3 2 3", "4 2", "12 4"];
@@ -116,6 +116,7 @@ const STYLE = `
   font-size: .9rem; line-height: 1.4; margin: .5rem 0; }
 .imret-threshold button { font: inherit; color: inherit; background: none; cursor: pointer; padding: 2px 8px;
   border: 1px solid color-mix(in srgb, currentColor 35%, transparent); border-radius: 5px; white-space: nowrap; }
+.imret-threshold th button { padding: 2px 6px; }
 .imret-threshold button[aria-pressed=true] { border-color: #1976d2; box-shadow: 0 0 0 2px #1976d2; }
 .imret-threshold .slide { display: flex; align-items: center; gap: 14px; }
 .imret-threshold .slide input { flex: 1; min-width: 140px; height: 26px; accent-color: #1976d2; cursor: ew-resize; }
@@ -124,8 +125,8 @@ const STYLE = `
 .imret-threshold table { border-collapse: collapse; width: 100%; margin: 4px 0; display: table; }
 .imret-threshold table tr { background: none; }
 .imret-threshold table tr > * { border: 0; border-bottom: 1px solid var(--soft); background: none; color: inherit;
-  padding: 4px 5px; text-align: right; font-size: .9rem; font-weight: 400; font-variant-numeric: tabular-nums; }
-.imret-threshold table thead tr > th { font-size: .75rem; opacity: .85; vertical-align: bottom; line-height: 1.2; }
+  padding: 4px 3px; text-align: right; font-size: .9rem; font-weight: 400; font-variant-numeric: tabular-nums; }
+.imret-threshold table thead tr > th { font-size: .75rem; font-weight: 400 !important; opacity: .85; vertical-align: bottom; line-height: 1.2; }
 .imret-threshold table tr > th:first-child { text-align: left; }
 .imret-threshold table td:nth-child(2), .imret-threshold table td:nth-child(3) { font-weight: 700; }
 .imret-threshold .charts { display: flex; flex-wrap: wrap; gap: 14px; margin: 6px 0; }
