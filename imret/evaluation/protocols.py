@@ -68,56 +68,8 @@ def _kinds(
             out[q, again] = NEGATIVE
     return out
 
-# %% ../../nbs/15_evaluation/20_protocols.ipynb #ec84f2de
+# %% ../../nbs/15_evaluation/20_protocols.ipynb #a6576508
 TIES = ("database", "expected", "optimistic", "pessimistic")
-
-
-def query_places(
-    ranking: Ranking | np.ndarray | Iterable,  # Lists, scores `(Q, N)`, or blocks of either
-    truth: GroundTruth,  # What is right for them
-    protocol: str | None = None,  # As in `GroundTruth.protocol`
-    ties: str = "database",  # One of `TIES`; the groups of equals are looked for unless `database`
-    repeats: str = "error",  # As in `judge`
-) -> Iterator[tuple[Places, int | None, int | None]]:
-    """For each query its `Places`, and the ranks of the first hit and the first miss as shown.
-
-    Scores: larger is better, NumPy or torch, any number type; -inf is a score like others. A stream
-    is any iterable of matrices `(some queries, N)` or `Ranking`s, in the order of the queries.
-    Raises `TruthError` for NaN, and where numbers of queries or images do not fit."""
-    whole = isinstance(ranking, Ranking) or hasattr(ranking, "shape")
-    positives, junk = truth.protocol(protocol)
-    start = 0
-    for block in [ranking] if whole else ranking:
-        if not isinstance(block, Ranking):
-            block = _matrix(block)
-            truth.check(block.shape[1])
-        end = start + len(block)
-        if end > len(truth) or (whole and end < len(truth)):
-            raise TruthError(f"{end} ranked queries, but a truth for {len(truth)}")
-        mine = positives[start:end], junk[start:end]
-        if isinstance(block, Ranking):
-            yield from _list_places(block, *mine, ties, repeats, start)
-        else:
-            yield from _score_places(block, *mine, start)
-        start = end
-    if start < len(truth):
-        raise TruthError(f"the stream ended after {start} of {len(truth)} queries")
-
-
-def _matrix(block) -> np.ndarray:
-    "Scores as float32 or float64, so that what was equal stays equal and nothing else is."
-    if hasattr(block, "detach"):  # a torch tensor; NumPy knows no bfloat16
-        block = block.detach().cpu()
-        block = (block.float() if block.element_size() < 4 else block).numpy()
-    block = np.asarray(block)
-    if block.ndim != 2 or block.dtype.kind not in "fiub":
-        raise TruthError(
-            "scores are numbers (queries, database images), "
-            f"got {block.dtype} of shape {block.shape}"
-        )
-    if block.dtype.kind == "f" and block.dtype.itemsize >= 4:
-        return block
-    return block.astype(np.float32 if block.dtype.itemsize < 4 else np.float64)
 
 
 def _list_places(
@@ -153,7 +105,7 @@ def _first(places: np.ndarray) -> int | None:
     "Rank from 1 of the first true place."
     return int(np.argmax(places)) + 1 if places.any() else None
 
-
+# %% ../../nbs/15_evaluation/20_protocols.ipynb #a08f5f6a
 def _score_places(
     block: np.ndarray, positives: list[np.ndarray], junk: list[np.ndarray], start: int
 ) -> Iterator[tuple]:
@@ -183,7 +135,75 @@ def _rank(scores: np.ndarray, image: int, others: np.ndarray) -> int:
     equal = (scores[others] == scores[image]) & (others < image)
     return 1 + int(np.count_nonzero(scores[others] > scores[image]) + np.count_nonzero(equal))
 
-# %% ../../nbs/15_evaluation/20_protocols.ipynb #f149218e
+# %% ../../nbs/15_evaluation/20_protocols.ipynb #b182a5bb
+def _matrix(block) -> np.ndarray:
+    "Scores as float32 or float64, so that what was equal stays equal and nothing else is."
+    if hasattr(block, "detach"):  # a torch tensor; NumPy knows no bfloat16
+        block = block.detach().cpu()
+        block = (block.float() if block.element_size() < 4 else block).numpy()
+    block = np.asarray(block)
+    if block.ndim != 2 or block.dtype.kind not in "fiub":
+        raise TruthError(
+            "scores are numbers (queries, database images), "
+            f"got {block.dtype} of shape {block.shape}"
+        )
+    if block.dtype.kind == "f" and block.dtype.itemsize >= 4:
+        return block
+    return block.astype(np.float32 if block.dtype.itemsize < 4 else np.float64)
+
+# %% ../../nbs/15_evaluation/20_protocols.ipynb #fa71cd4c
+def query_places(
+    ranking: Ranking | np.ndarray | Iterable,  # Lists, scores `(Q, N)`, or blocks of either
+    truth: GroundTruth,  # What is right for them
+    protocol: str | None = None,  # As in `GroundTruth.protocol`
+    ties: str = "database",  # One of `TIES`; the groups of equals are looked for unless `database`
+    repeats: str = "error",  # As in `judge`
+) -> Iterator[tuple[Places, int | None, int | None]]:
+    """For each query its `Places`, and the ranks of the first hit and the first miss as shown.
+
+    Scores: larger is better, NumPy or torch, any number type; -inf is a score like others. A stream
+    is any iterable of matrices `(some queries, N)` or `Ranking`s, in the order of the queries.
+    Raises `TruthError` for NaN, and where numbers of queries or images do not fit."""
+    whole = isinstance(ranking, Ranking) or hasattr(ranking, "shape")
+    positives, junk = truth.protocol(protocol)
+    start = 0
+    for block in [ranking] if whole else ranking:
+        if not isinstance(block, Ranking):
+            block = _matrix(block)
+            truth.check(block.shape[1])
+        end = start + len(block)
+        if end > len(truth) or (whole and end < len(truth)):
+            raise TruthError(f"{end} ranked queries, but a truth for {len(truth)}")
+        mine = positives[start:end], junk[start:end]
+        if isinstance(block, Ranking):
+            yield from _list_places(block, *mine, ties, repeats, start)
+        else:
+            yield from _score_places(block, *mine, start)
+        start = end
+    if start < len(truth):
+        raise TruthError(f"the stream ended after {start} of {len(truth)} queries")
+
+# %% ../../nbs/15_evaluation/20_protocols.ipynb #eef82859
+def _metric_name(definition: str) -> str:
+    "The metric of a definition: `cut_ap@100` of `cut@100`."
+    places_precision((), 0, definition)  # tells of an unknown one
+    base, at, page = definition.partition("@")
+    return f"{base}_ap{at}{page}"
+
+
+def _reader(name: str, ties: str) -> Callable[[Places], float]:
+    "The function that reads a metric off places; a wrong name is told before any work is done."
+    find_metric(name)
+    if ties != "expected":
+        return lambda places: measure(places, name)
+    base, at, page = name.partition("@")
+    if not base.endswith("_ap"):
+        raise TruthError(f"no mean over ties is known for {name}: say ties='database'")
+    definition = base.removesuffix("_ap") + at + page
+    expected_precision(TiedPlaces.from_list([], [], 0), definition)
+    return lambda places: expected_precision(places, definition)
+
+# %% ../../nbs/15_evaluation/20_protocols.ipynb #b2fd5e64
 def query_table(
     ranking: Ranking | np.ndarray | Iterable,  # Lists, scores or a stream, as in `query_places`
     truth: GroundTruth,  # What is right for them
@@ -224,26 +244,6 @@ def query_table(
         row |= {"first_hit": first_hit, "first_miss": first_miss}
         rows.append(row | {m: read(places) for m, read in readers.items()})
     return pd.DataFrame(rows).astype({"first_hit": "Int64", "first_miss": "Int64"})
-
-
-def _metric_name(definition: str) -> str:
-    "The metric of a definition: `cut_ap@100` of `cut@100`."
-    places_precision((), 0, definition)  # tells of an unknown one
-    base, at, page = definition.partition("@")
-    return f"{base}_ap{at}{page}"
-
-
-def _reader(name: str, ties: str) -> Callable[[Places], float]:
-    "The function that reads a metric off places; a wrong name is told before any work is done."
-    find_metric(name)
-    if ties != "expected":
-        return lambda places: measure(places, name)
-    base, at, page = name.partition("@")
-    if not base.endswith("_ap"):
-        raise TruthError(f"no mean over ties is known for {name}: say ties='database'")
-    definition = base.removesuffix("_ap") + at + page
-    expected_precision(TiedPlaces.from_list([], [], 0), definition)
-    return lambda places: expected_precision(places, definition)
 
 # %% ../../nbs/15_evaluation/20_protocols.ipynb #c57b0b31
 def evaluate(

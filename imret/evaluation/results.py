@@ -17,7 +17,7 @@ import pandas as pd
 from ..core import GroundTruth, Ranking, TruthError
 from .metrics import METRICS
 
-# %% ../../nbs/15_evaluation/15_results.ipynb #b3bea9fa
+# %% ../../nbs/15_evaluation/15_results.ipynb #95a2e82a
 class Evaluation:
     """What `evaluate` found: a row a query in `per_query`, the means in `summary`.
 
@@ -77,7 +77,8 @@ class Evaluation:
 
         They sort by score, and know no junk: junk is left out of the run, and where scores tie or
         rise along a list they are replaced by falling numbers, so that the order stays. The map of
-        trec_eval is `rectangular`. Raises `TruthError` where scores were judged, not a ranking."""
+        trec_eval is `rectangular`. Raises `TruthError` where scores were judged and no ranking, for
+        an image listed twice, and for names that do not fit."""
         if self.ranking is None:
             raise TruthError(
                 "a run is made of lists, but scores were judged: evaluate a Ranking, such as "
@@ -90,6 +91,8 @@ class Evaluation:
         for q, (ids, scores) in enumerate(zip(self.ranking.ids, self.ranking.scores, strict=True)):
             kept = (ids >= 0) & ~np.isin(ids, junk[q])
             ids, scores = ids[kept], scores[kept]
+            if len(np.unique(ids)) < len(ids):
+                raise TruthError(f"query {q}: a run lists an image once, but one stands here twice")
             if not np.isfinite(scores).all() or (np.diff(scores) >= 0).any():
                 scores = np.arange(len(ids), 0, -1)
             for rank, (i, s) in enumerate(zip(ids, scores, strict=True), start=1):
