@@ -39,12 +39,12 @@ def sample_images(
             chosen |= set(pair)
     return np.array(sorted(chosen), np.int64)
 
-# %% ../../nbs/80_explore/40_threshold.ipynb #667872cc
+# %% ../../nbs/80_explore/40_threshold.ipynb #bb82bf78
 def threshold_state(
     images: Sequence[str | Path],  # N image files
     models: Mapping[str, np.ndarray],  # Similarities `(N, N)` by the name of a model
     groups: Sequence[Hashable],  # One an image: equal for the same origin
-    thresholds: Sequence[float] | None,  # As in `threshold_table`
+    tables: Mapping[str, pd.DataFrame],  # What `threshold_table` says of each model
     n_images: int,  # Images that examples may show
     size: int,  # Longest side of a picture, pixels
 ) -> dict:  # JSON: `thresholds`, `n_same`, `n_unrelated`, `images`, `models`
@@ -55,10 +55,9 @@ def threshold_state(
     scored = {name: scored_pairs(scores, groups) for name, scores in models.items()}
     first = next(iter(scored.values()))
     shown = sample_images(first, n_images)
-    tables = {name: threshold_table(scores, groups, thresholds) for name, scores in models.items()}
-    table = next(iter(tables.values()))
+    thresholds = next(iter(tables.values()))["threshold"]
     return {
-        "thresholds": _texts(table["threshold"]),
+        "thresholds": _texts(thresholds),
         "n_same": int(first.same.sum()),
         "n_unrelated": int((~first.same).sum()),
         "images": [
@@ -72,7 +71,7 @@ def threshold_state(
             {
                 "name": name,
                 **_columns(tables[name]),
-                "pairs": _examples(pairs, shown, table["threshold"].to_numpy()),
+                "pairs": _examples(pairs, shown, thresholds.to_numpy()),
             }
             for name, pairs in scored.items()
         ],
@@ -271,7 +270,7 @@ function render({ model, el }) {
 export default { render };
 """
 
-# %% ../../nbs/80_explore/40_threshold.ipynb #127346e7
+# %% ../../nbs/80_explore/40_threshold.ipynb #b2ae0c84
 class ThresholdExplorer(Live):
     """Slide the threshold; see precision, recall, counts, both kinds' scores, and the border.
 
@@ -302,7 +301,7 @@ class ThresholdExplorer(Live):
         self.models = {name: np.asarray(scores) for name, scores in models.items()}
         self.groups = list(groups)
         self.tables = {n: threshold_table(s, groups, thresholds) for n, s in self.models.items()}
-        state = threshold_state(images, self.models, groups, thresholds, n_images, size)
+        state = threshold_state(images, self.models, groups, self.tables, n_images, size)
         first = next(iter(self.tables.values()))
         best = first["f1"] if threshold is None else -(first["threshold"] - threshold).abs()
         super().__init__(state=state, step=int(best.idxmax()))
