@@ -387,6 +387,27 @@ def test_queries_without_positives_are_skipped_and_counted():
         evaluate(scores, GroundTruth(positive=[[], [], []]))
 
 
+def test_a_query_without_a_result_scores_nothing():
+    "But it stays in the mean: Google Landmarks v2 without a prediction."
+    truth = GroundTruth(positive=[[0], [1]])
+    ranking = Ranking([[0, 1], [-1, -1]], [[2, 1], [-np.inf, -np.inf]])
+    s = evaluate(ranking, truth, definition="cut@100", metrics=["found_ap@5", "first_rank@100"])
+    assert s.summary["mAP"] == s.summary["found_ap@5"] == 0.5
+    assert s.per_query["first_rank@100"].tolist() == [1, 101]
+
+
+def test_distinct_scores_do_not_know_the_database():
+    rng = np.random.default_rng(0)
+    scores, truth = rng.permuted(np.tile(np.arange(30.0), (7, 1)), axis=1), case()[1]
+    p = rng.permutation(30)
+    place = np.argsort(p)
+    lists_ = ([place[o] for o in getattr(truth, k)] for k in ("easy", "hard", "junk"))
+    moved = GroundTruth(*lists_)
+    for protocol in truth.protocols:
+        a, b = query_table(scores, truth, protocol), query_table(scores[:, p], moved, protocol)
+        pd.testing.assert_frame_equal(a, b)
+
+
 def test_classic_truth_keeps_the_groups():
     truth = classic_truth(GroundTruth(easy=[[1], [2]], hard=[[0], []], junk=[[3], [0]]), [3, 0])
     assert [p.tolist() for p in truth.easy] == [[0, 1, 3], [0, 2]]
