@@ -105,7 +105,7 @@ class TiedPlaces(Places):
         within = np.arange(self.hits.sum()) - np.repeat(self.hits.cumsum() - self.hits, self.hits)
         return Places(np.repeat(first, self.hits) + within, self.n_positive, self.n_results)
 
-# %% ../../nbs/15_evaluation/06_ties.ipynb #95b0b069
+# %% ../../nbs/15_evaluation/06_ties.ipynb #0addfc00
 def expected_precision(
     tied: TiedPlaces,  # Of one query
     definition: str = "rectangular",  # Of average precision, with `@k` for a page
@@ -124,21 +124,33 @@ def expected_precision(
     shown = np.clip((end if page is None else np.minimum(end, page)) - tied.start, 0, None)
     before = tied.hits.cumsum() - tied.hits
     flat, slope = _group_sums(tied.start, shown, before, name.startswith("trapezoid"))
-    rate, more = tied.hits / tied.size, (tied.hits - 1) / np.maximum(tied.size - 1, 1)
-    sums = rate * (flat + more * slope)
-    if not name.endswith("found"):
-        divisor = min(tied.n_positive, page) if name == "cut" else tied.n_positive
-        return float(sums.sum() / divisor)
+    if name.endswith("found"):
+        return _expected_found(tied, shown, flat, slope)
+    sums = tied.hits / tied.size * (flat + _growth(tied.hits, tied.size) * slope)
+    divisor = min(tied.n_positive, page) if name == "cut" else tied.n_positive
+    return float(sums.sum() / divisor)
+
+
+def _growth(hits: np.ndarray, places: np.ndarray) -> np.ndarray:
+    "Hits that each place of a group adds on average, seen from a hit behind it."
+    return (hits - 1) / np.maximum(places - 1, 1)
+
+
+def _expected_found(
+    tied: TiedPlaces, shown: np.ndarray, flat: np.ndarray, slope: np.ndarray
+) -> float:
+    "Divided by the hits on the page: the mean over how many of them a split group puts there."
     whole = shown == tied.size
+    sums = tied.hits / tied.size * (flat + _growth(tied.hits, tied.size) * slope)
     total, found = sums[whole].sum(), tied.hits[whole].sum()
     split = np.flatnonzero(~whole & (shown > 0))
     if not len(split):
         return float(total / found) if found else 0.0
-    g, m = split[0], shown[split[0]]
-    h = np.arange(max(0, m - tied.size[g] + tied.hits[g]), min(m, tied.hits[g]) + 1)
-    chance = stats.hypergeom.pmf(h, tied.size[g], tied.hits[g], m)
-    sums = total + h / m * (flat[g] + (h - 1) / max(m - 1, 1) * slope[g])
-    return float((chance * sums / np.maximum(found + h, 1)).sum())
+    g = split[0]
+    n, r, m = tied.size[g], tied.hits[g], shown[g]
+    h = np.arange(max(0, m - (n - r)), min(m, r) + 1)
+    totals = total + h / m * (flat[g] + _growth(h, m) * slope[g])
+    return float((stats.hypergeom.pmf(h, n, r, m) * totals / np.maximum(found + h, 1)).sum())
 
 
 def _group_sums(
