@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['SEED', 'TRAIN_SEED', 'LANDMARKS', 'DISTRACTORS', 'TRAIN_LANDMARKS', 'MOST_LANDMARKS', 'VIEWS', 'GROUP', 'QUERY',
-           'CHECKSUM', 'Job', 'plan_town', 'render_place', 'encode_jpeg', 'make_town', 'TownPlace', 'read_place',
-           'Tinytown', 'load_tinytown', 'load_tinytown_train', 'town_checksum', 'check_tinytown']
+           'CHECKSUM', 'Job', 'plan_town', 'new_folder', 'render_place', 'encode_jpeg', 'render_missing', 'TownPlace',
+           'read_place', 'Tinytown', 'load_tinytown', 'load_tinytown_train', 'town_checksum', 'check_tinytown']
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #8aa45751
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #b373991c
 import hashlib
 import os
 import shutil
 import time
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +33,12 @@ from .town_scene import DISTRACTOR, LANDMARK, Town
 from .town_surfaces import Surface
 from .town_truth import Relation, TownView, grade, relate
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #b9a298b6
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #7add4669
 SEED, TRAIN_SEED = 7, 11  # of the two towns
 LANDMARKS, DISTRACTORS = 130, 700  # of the test set: places and photos
 TRAIN_LANDMARKS, MOST_LANDMARKS = 400, 2000  # of the training set, and of any
 VIEWS, GROUP = (12, 16), (2, 4)  # photos of a landmark, of a distractor: fewest and most
+QUERY = "query.jpg"  # beside 00.jpg, 01.jpg, …
 
 
 @dataclass(frozen=True)
@@ -76,51 +79,58 @@ def plan_town(
         distractors, number = distractors - photos, number + 1
     return jobs
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #1288d408
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #f6b24fe1
+@contextmanager
+def new_folder(
+    folder: str | Path,  # Where it will be
+) -> Iterator[Path]:  # Where to write until then
+    "A folder that is there complete or not at all; the one that another process made wins."
+    folder = Path(folder)
+    work = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+        try:
+            work.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def render_place(
     town: Town,  # Where
     job: Job,  # Which place, and how many photos of it
     folder: str | Path,  # Of the town; the place gets a folder in it
 ) -> None:
-    "Render one place, unless it is there. Raises `OSError` where it cannot be written."
-    done = Path(folder) / job.name
-    if (done / "place.npz").is_file():
-        return
-    work = done.with_name(f".{job.name}.{os.getpid()}")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    "Render one place. Raises `OSError` where it cannot be written."
     place = town.place(job.kind, job.number)
-    shots, sights, files, sums = [], [], [], []
-    names = [f"{i:02d}.jpg" for i in range(job.photos)] + ["query.jpg"] * job.query
-    for i, name in enumerate(names):
-        how = "query" if name == "query.jpg" else None
-        shot, sight = take(town, job.kind, job.number, i, place, how)
-        data = encode_jpeg(photograph(town, place, shot), shot.lens.quality)
-        (work / name).write_bytes(data)
-        shots.append(shot)
-        sights.append(sight)
-        files.append(name)
-        sums.append(zlib.crc32(data))
-    planes = [[p.origin, p.across, p.down] for p in place.building.planes]
-    building = place.building
-    np.savez(
-        work / "place.npz",
-        files=np.array(files),
-        crc32=np.array(sums, np.uint32),
-        building=np.array([building.width, building.depth, building.height]),
-        building_kind=np.array(building.kind),
-        planes=np.array(planes, float),
-        points=place.points,
-        point_plane=place.point_plane.astype(np.int16),
-        **_columns(shots, sights),
-    )
-    shutil.rmtree(done, ignore_errors=True)  # a folder that lacks its record
-    try:
-        work.rename(done)
-    except OSError:
-        shutil.rmtree(work, ignore_errors=True)
-        if not (done / "place.npz").is_file():  # unless another process was faster
-            raise
+    shots, sights, sums = [], [], []
+    files = [f"{i:02d}.jpg" for i in range(job.photos)] + [QUERY] * job.query
+    with new_folder(Path(folder) / job.name) as work:
+        for i, file in enumerate(files):
+            how = "query" if file == QUERY else None
+            shot, sight = take(town, job.kind, job.number, i, place, how)
+            data = encode_jpeg(photograph(town, place, shot), shot.lens.quality)
+            (work / file).write_bytes(data)
+            shots.append(shot)
+            sights.append(sight)
+            sums.append(zlib.crc32(data))
+        planes = [[p.origin, p.across, p.down] for p in place.building.planes]
+        building = place.building
+        np.savez(
+            work / "place.npz",
+            files=np.array(files),
+            crc32=np.array(sums, np.uint32),
+            building=np.array([building.width, building.depth, building.height]),
+            building_kind=np.array(building.kind),
+            planes=np.array(planes, float),
+            points=place.points,
+            point_plane=place.point_plane.astype(np.int16),
+            **_columns(shots, sights),
+        )
 
 
 def encode_jpeg(
@@ -147,29 +157,30 @@ def _columns(shots: list[Shot], sights: list[Sight]) -> dict[str, np.ndarray]:
         "box": np.array([s.box or (0, 0, 0, 0) for s in sights], np.float64),
     }
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #3d87bc39
-def make_town(
-    folder: str | Path,  # Where the town will lie; what is there already is kept
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #1edeecfb
+def render_missing(
+    folder: str | Path,  # Where the folders of the jobs will lie; those that are there are kept
+    jobs: Sequence,  # Each has a `name`, its folder, and a number of `photos`
+    render: Callable,  # Called as `render(town, job, folder)`
     seed: int,  # Of the town
-    jobs: list[Job],  # As from `plan_town`
-    n_jobs: int | None = None,  # Processes; None: one a core. The town does not depend on it
+    n_jobs: int | None = None,  # Processes; None: one a core. The result does not depend on it
     progress: bool = True,  # Show a bar
 ) -> None:
-    """Render all places that are not there yet.
+    """Render the jobs whose folders are not there yet.
 
     Raises `DatasetError` where the folder cannot be written or the disk is full; what was rendered
     stays, and the next call goes on from there."""
     folder = Path(folder)
-    missing = [job for job in jobs if not (folder / job.name / "place.npz").is_file()]
+    missing = [job for job in jobs if not (folder / job.name).is_dir()]
     if not missing:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _drop_leftovers(folder)
-        # the large places first, so that no core is left waiting for one of them at the end
+        # the large ones first, so that no core is left waiting for one of them at the end
         missing.sort(key=lambda job: -job.photos)
         work = Parallel(n_jobs=n_jobs or -1, return_as="generator_unordered")(
-            delayed(_render)(seed, job, folder) for job in missing
+            delayed(_render)(render, seed, job, folder) for job in missing
         )
         total = sum(job.photos for job in missing)
         with progress_bar(None, total, folder.name, progress, "photo") as bar:
@@ -185,13 +196,13 @@ def make_town(
 _towns: dict[int, Town] = {}  # one a process, since it keeps the textures of its streets
 
 
-def _render(seed: int, job: Job, folder: Path) -> int:
-    "Render a place in a process of its own; returns its number of photos."
+def _render(render: Callable, seed: int, job, folder: Path) -> int:
+    "Render one job in a process of its own; returns its number of photos."
     cv2.setNumThreads(1)  # the processes share the cores
     if seed not in _towns:
         _towns.clear()
         _towns[seed] = Town(seed)
-    render_place(_towns[seed], job, folder)
+    render(_towns[seed], job, folder)
     return job.photos
 
 
@@ -301,10 +312,7 @@ def read_place(
             f"{folder / 'place.npz'} is damaged, delete {folder} and it is rendered again: {e}"
         ) from e
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #dd3d0fef
-QUERY = "query.jpg"
-
-
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #dc919a41
 class Tinytown(RetrievalDataset):
     """A rendered town as a dataset, with its geometry.
 
@@ -364,7 +372,7 @@ class Tinytown(RetrievalDataset):
 def _landmark(job: Job) -> int:
     return job.number if job.kind == LANDMARK else -1
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #143fd22c
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #69aaf28d
 @register_dataset("tinytown")
 def load_tinytown(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
@@ -377,7 +385,7 @@ def load_tinytown(
     Raises `DatasetError` where it cannot be made or is damaged, or `seed` is no whole number."""
     jobs = plan_town(_whole(seed, "seed"), LANDMARKS, DISTRACTORS)
     folder = Path(root or data_root()) / ("tinytown-v1" + (f"-seed{seed}" if seed != SEED else ""))
-    make_town(folder, seed, jobs, n_jobs, progress)
+    render_missing(folder, jobs, render_place, seed, n_jobs, progress)
     return Tinytown("tinytown" if seed == SEED else f"tinytown-seed{seed}", folder, jobs)
 
 
@@ -403,7 +411,7 @@ def load_tinytown_train(
     jobs = plan_town(seed, size, query_every=1)
     name = "tinytown-train-v1" + (f"-seed{seed}" if seed != TRAIN_SEED else "")
     folder = Path(root or data_root()) / name
-    make_town(folder, seed, jobs, n_jobs, progress)
+    render_missing(folder, jobs, render_place, seed, n_jobs, progress)
     parts = {"train": [j for j in jobs if j.number % 8 != 1], "all": jobs}
     parts["validation"] = [j for j in jobs if j.number % 8 == 1]
     return Tinytown(f"tinytown-{split if split != 'all' else 'train-all'}", folder, parts[split])
@@ -415,8 +423,8 @@ def _whole(value: int, what: str) -> int:
         raise DatasetError(f"{what} is a whole number from 0, not {value!r}")
     return int(value)
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #4dcf1073
-CHECKSUM = "0000000000000000"
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #48743384
+CHECKSUM = "85125c2f28807880"
 
 
 def town_checksum(

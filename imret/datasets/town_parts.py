@@ -8,6 +8,7 @@ __all__ = ['SQUARE', 'TRIANGLE', 'FLAT', 'DOME', 'Plane', 'trapezoid', 'shaped',
 
 # %% ../../nbs/10_datasets/51_town_parts.ipynb #30dc5b1b
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ class Plane:
             np.asarray(v, float) for v in (self.origin, self.across, self.down, self.outline)
         )
 
-    @property
+    @cached_property
     def normal(self) -> np.ndarray:
         "The direction `(3,)`, of length 1, from which the picture is seen."
         n = np.cross(self.down, self.across)

@@ -29,8 +29,8 @@ from .town_parts import Plane
 from .town_scene import DAYS, Place, Standing, Town
 from .town_street import SEASONS, Ground, ground_colour
 
-# %% ../../nbs/10_datasets/57_town_photo.ipynb #184b4f30
-KINDS = {"standard": 0.60, "side": 0.18, "detail": 0.12, "wide": 0.10}  # and "query"
+# %% ../../nbs/10_datasets/57_town_photo.ipynb #8f31f5d2
+KINDS = {"standard": 0.66, "side": 0.16, "detail": 0.10, "wide": 0.08}  # and "query"
 FRAMES = ((480, 360), (480, 360), (480, 320), (360, 480))  # pixels
 QUERY_LIGHTS = ("sun", "overcast", "sun", "overcast", "dusk")
 _PHOTO = 100  # photos of a place are seeded from here on
@@ -65,16 +65,16 @@ def draw_camera(
     (w, h), (bw, bh, depth) = size, (building.width, building.height, building.depth)
     extent = max(bw * h / w, bh)  # metres of the photo's height that the building needs
     target = np.array([rng.normal() * 0.06 * bw, depth * 0.15, bh * (0.56 + rng.normal() * 0.06)])
-    yaw, fill = rng.normal() * np.radians(20), rng.uniform(0.62, 1.15)
+    yaw, fill = rng.normal() * np.radians(19), rng.uniform(0.80, 1.3)
     if kind == "query":
         yaw, fill = np.clip(yaw, -0.6, 0.6), rng.uniform(0.6, 0.85)
     elif kind == "wide":
-        yaw, fill = rng.normal() * np.radians(28), rng.uniform(0.36, 0.6)
+        yaw, fill = rng.normal() * np.radians(26), rng.uniform(0.42, 0.62)
     elif kind == "side":
-        yaw = (-1, 1)[rng.integers(2)] * np.radians(rng.uniform(32, 60))
-        fill = rng.uniform(0.6, 1.15)
+        yaw = (-1, 1)[rng.integers(2)] * np.radians(rng.uniform(30, 55))
+        fill = rng.uniform(0.80, 1.3)
     elif kind == "detail":
-        fill = rng.uniform(1.4, 2.6)
+        fill = rng.uniform(1.35, 2.2)
         target = np.array([rng.uniform(-0.35, 0.35) * bw, 0, bh * rng.uniform(0.2, 0.7)])
     focal = w * np.exp(rng.uniform(np.log(0.75), np.log(1.7)))
     distance = np.clip(extent * focal / (fill * h), 6, 110)

@@ -30,8 +30,8 @@ from imret.datasets.town_street import (
 )
 from .town_surfaces import Surface, draw_style
 
-# %% ../../nbs/10_datasets/56_town_scene.ipynb #96281536
-FAMILIES = 64  # style families of a town
+# %% ../../nbs/10_datasets/56_town_scene.ipynb #4e564b31
+FAMILIES = 128  # style families of a town
 HOUSES = 56  # plain houses that stand beside landmarks
 DAYS = 3  # looks of a plain house; a landmark looks new in each photo
 POINTS = 480  # places on a landmark's surface whose visibility is kept, about
