@@ -14,7 +14,7 @@ def town():
 def explorer(page, site):
     page.goto(f"{site}/explore/town.html")
     explorer = page.locator(".imret-town")
-    explorer.locator(".row button").first.wait_for()
+    explorer.locator(".taken button").first.wait_for()
     return explorer
 
 
@@ -28,7 +28,7 @@ def test_each_query_shows_its_truth(explorer, town):
         assert f"query {name}" in explorer.locator(".asking + div").inner_text()
         for kind in ("easy", "hard", "junk"):
             ids = getattr(town.truth, kind)[q]
-            shown = explorer.locator(f".row.{kind} button")
+            shown = explorer.locator(f".taken.{kind} button")
             assert shown.count() == len(ids), (name, kind)
             titles = [shown.nth(k).get_attribute("title") for k in range(shown.count())]
             place = town.place_of(town.queries[q])
@@ -42,10 +42,10 @@ def test_a_camera_and_its_photo_are_one_choice(explorer):
     cameras = explorer.locator(".plan [role=button]")
     cameras.nth(1).focus()
     explorer.page.keyboard.press("Enter")
-    chosen = explorer.locator(".row button[aria-pressed=true]")
+    chosen = explorer.locator(".taken button[aria-pressed=true]")
     assert chosen.count() == 1
     assert explorer.locator(".detail").inner_text() == chosen.get_attribute("title")
-    explorer.locator(".row button").last.click()
-    last = explorer.locator(".row button").last
+    explorer.locator(".taken button").last.click()
+    last = explorer.locator(".taken button").last
     assert last.get_attribute("aria-pressed") == "true"
     assert explorer.locator(".detail").inner_text() == last.get_attribute("title")

@@ -14,6 +14,12 @@ from imret.datasets.own import load_folders, load_manifest
 from imret.datasets.photos import load_photos
 from imret.datasets.revisited import load_revisited, read_pickle, read_revisited
 from imret.datasets.tinytown import Tinytown, load_tinytown, load_tinytown_train
+from imret.datasets.tinytown_clips import (
+    load_tinytown_clips,
+    origin_groups,
+    read_groups,
+    write_groups,
+)
 
 __all__ = [
     "RetrievalDataset",
@@ -28,9 +34,13 @@ __all__ = [
     "load_photos",
     "load_revisited",
     "load_tinytown",
+    "load_tinytown_clips",
     "load_tinytown_train",
+    "origin_groups",
+    "read_groups",
     "read_pickle",
     "read_revisited",
     "register_check",
     "register_dataset",
+    "write_groups",
 ]

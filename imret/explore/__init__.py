@@ -6,6 +6,7 @@ from imret.explore.plots import plot_ranking, plot_results, thumbnail
 from imret.explore.ranking import RankingExplorer, spread
 from imret.explore.sheet import ContactSheet
 from imret.explore.threshold import ThresholdExplorer
+from imret.explore.town import TownExplorer
 
 __all__ = [
     "ClusterExplorer",
@@ -13,6 +14,7 @@ __all__ = [
     "Live",
     "RankingExplorer",
     "ThresholdExplorer",
+    "TownExplorer",
     "data_uri",
     "nearest",
     "plot_ranking",

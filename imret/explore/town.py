@@ -19,9 +19,9 @@ from ..datasets.town_truth import grade
 from .live import Live, data_uri
 from .plots import thumbnail
 
-# %% ../../nbs/80_explore/30_town.ipynb #98a8d7ba
+# %% ../../nbs/80_explore/30_town.ipynb #122225fb
 GRADES = ("easy", "hard", "junk")
-_PLOT, _STREET, _ROW = 60.0, 90.0, 13  # metres between landmarks and between rows; landmarks a row
+_PLOT, _STREET, _ROW = 42.0, 70.0, 13  # metres between landmarks and between rows; landmarks a row
 
 
 def town_plan(
@@ -30,7 +30,7 @@ def town_plan(
     "Where a landmark stands on the map of the town, and to which side of the street it looks."
     row, column = divmod(number, _ROW)
     facing = 1 if row % 2 else -1
-    return column * _PLOT, row * _STREET - facing * 18, facing
+    return column * _PLOT, row * _STREET - facing * 4, facing
 
 # %% ../../nbs/80_explore/30_town.ipynb #92499180
 def town_state(
@@ -107,7 +107,7 @@ def _walls(place: TownPlace) -> list[list[float]]:
     feet = np.hstack([origin[:, :2], origin[:, :2] + across[:, :2]])[upright]
     return np.unique(feet.round(1), axis=0).tolist()
 
-# %% ../../nbs/80_explore/30_town.ipynb #9e978521
+# %% ../../nbs/80_explore/30_town.ipynb #bf39e1e0
 _TOWN_JS = """
 const COLOURS = { easy: "#2e9e5b", hard: "#d64545", junk: "#8d8d8d", query: "#1976d2" };
 const SVG = "http://www.w3.org/2000/svg";
@@ -118,23 +118,23 @@ const STYLE = `
   border: 3px solid transparent; border-radius: 5px; }
 .imret-town .panes { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
 .imret-town svg { display: block; border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: 6px; }
-.imret-town .map { width: 260px; } .imret-town .plan { width: 340px; }
+.imret-town .map { width: 300px; } .imret-town .plan { width: 340px; }
 .imret-town svg [role=button] { cursor: pointer; }
 .imret-town svg [role=button]:focus { outline: none; stroke: #1976d2; stroke-width: 3px; vector-effect: non-scaling-stroke; }
 .imret-town .house { fill: color-mix(in srgb, currentColor 22%, transparent); }
-.imret-town .asked { fill: color-mix(in srgb, #1976d2 55%, transparent); }
-.imret-town .asked.now { fill: #1976d2; stroke: #1976d2; stroke-width: 10px; }
-.imret-town .street { stroke: color-mix(in srgb, currentColor 14%, transparent); stroke-width: 14px; }
+.imret-town .asked { fill: color-mix(in srgb, #1976d2 60%, transparent); stroke: transparent; stroke-width: 9px; pointer-events: all; }
+.imret-town .asked.now { fill: #1976d2; stroke: #1976d2; stroke-width: 9px; }
+.imret-town .street { stroke: color-mix(in srgb, currentColor 14%, transparent); stroke-width: 10px; }
 .imret-town .wall { stroke: currentColor; stroke-width: 2px; vector-effect: non-scaling-stroke; }
 .imret-town .look { stroke-width: 1.5px; vector-effect: non-scaling-stroke; }
 .imret-town .asking { position: relative; line-height: 0; width: fit-content; }
 .imret-town .asking img { width: 200px; margin: 0; }
 .imret-town .asking i { position: absolute; border: 3px solid #ffb300; box-shadow: 0 0 0 1px #0008; box-sizing: border-box; }
 .imret-town h4 { margin: 10px 0 4px; font-size: .9rem; }
-.imret-town .row { display: flex; flex-wrap: wrap; gap: 5px; }
-.imret-town .row button { width: 84px; font-size: .75rem; }
-.imret-town .row img { display: block; width: 100%; height: 60px; object-fit: contain; margin: 0; }
-.imret-town .row button[aria-pressed=true] { box-shadow: 0 0 0 3px #ffb300; }
+.imret-town .taken { display: flex; flex-wrap: wrap; gap: 5px; }
+.imret-town .taken button { width: 84px; font-size: .75rem; }
+.imret-town .taken img { display: block; width: 100%; height: 60px; object-fit: contain; margin: 0; }
+.imret-town .taken button[aria-pressed=true] { box-shadow: 0 0 0 3px #ffb300; }
 .imret-town .detail { min-height: 1.5em; margin-top: 8px; font-weight: 600; }
 `;
 
@@ -169,8 +169,8 @@ function render({ model, el }) {
   const xs = plots.flatMap(p => [p.box[0], p.box[0] + p.box[2]]), ys = plots.flatMap(p => [p.box[1], p.box[1] + p.box[3]]);
   const [x0, y0] = [Math.min(...xs) - 20, Math.min(...ys) - 20];
   const map = shape("svg", { class: "map", viewBox: `${x0} ${y0} ${Math.max(...xs) - x0 + 20} ${Math.max(...ys) - y0 + 20}` });
-  for (let y = 0; y < Math.max(...ys); y += 180)
-    map.append(shape("line", { class: "street", x1: x0 + 10, x2: Math.max(...xs) + 10, y1: y + 45, y2: y + 45 }));
+  for (let y = 0; y < Math.max(...ys); y += 140)
+    map.append(shape("line", { class: "street", x1: x0 + 10, x2: Math.max(...xs) + 10, y1: y + 35, y2: y + 35 }));
   for (const p of plots) {
     const [x, y, w, h] = p.box, asked = p.query >= 0;
     const house = shape("rect", { x, y, width: w, height: h, rx: 1, class: asked ? "asked" : "house" });
@@ -204,7 +204,7 @@ function render({ model, el }) {
       Object.assign(node("i"), { style: `left:${x};top:${y};width:${w};height:${h}` })), node("div", {}, `query ${q.name}, ${q.kind}`));
     lists.replaceChildren(...["easy", "hard", "junk"].flatMap(grade => {
       const some = q.views.map((v, n) => [v, n]).filter(([v]) => v.grade === grade);
-      return [node("h4", {}, `${grade}: ${some.length}`), node("div", { className: `row ${grade}` }, ...some.map(([v, n]) => {
+      return [node("h4", {}, `${grade}: ${some.length}`), node("div", { className: `taken ${grade}` }, ...some.map(([v, n]) => {
         const b = node("button", { type: "button", title: describe(v), onclick: () => choose("view", n), style: `border-color:${COLOURS[grade]}` },
           node("img", { src: v.src, alt: describe(v) }), `overlap ${v.overlap.toFixed(2)}`);
         b.setAttribute("aria-pressed", n === now);
