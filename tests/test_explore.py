@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from imret.core import GroundTruth, Ranking
 from imret.datasets import RetrievalDataset
 from imret.evaluation import judge, query_table
 from imret.explore import RankingExplorer, plot_results, spread, thumbnail
+from imret.explore.ranking import _names
 
 ODD = (
     "plain.png",
@@ -86,3 +88,8 @@ def test_spread_takes_worst_and_best():
     assert spread(values, 3) == [2, 0, 3] or spread(values, 3) == [2, 4, 3]
     assert spread(values, 99) == [2, 4, 0, 3]
     assert spread(values, 0) == []
+
+
+def test_names_of_queries_that_share_a_file_name():
+    paths = [Path("a/query.jpg"), Path("b/query.jpg"), Path("b/other.jpg"), Path("b/other.jpg")]
+    assert _names(paths) == ["a/query.jpg", "b/query.jpg", "other.jpg", "other.jpg"]

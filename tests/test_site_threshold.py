@@ -54,7 +54,8 @@ def test_every_number_at_many_thresholds(explorer, tables):
 
 
 def test_three_nets_in_the_tutorial(page, site):
-    photos = load_dataset("photos")
+    clips = load_dataset("tinytown-clips")
+    images, origin = clips.images[::4], clips.labels[::4]
     page.goto(f"{site}/tutorials/choosing_a_threshold.html")
     explorer = page.locator(".imret-threshold")
     explorer.locator("tbody tr").first.wait_for()
@@ -62,8 +63,8 @@ def test_three_nets_in_the_tutorial(page, site):
     assert len(names) == 3
     for n, name in enumerate(names):
         given = {"image_size": 224, "cache_dir": data_root() / "cache", "progress": False}
-        vectors = extract(create_embedder(f"{name}-gem"), photos.images, **given)
-        table = threshold_table(vectors @ vectors.T, photos.labels)
+        vectors = extract(create_embedder(f"{name}-gem"), images, **given)
+        table = threshold_table(vectors @ vectors.T, origin)
         for step in (50, 68, 91):
             explorer.get_by_role("slider", name="threshold").fill(str(step))
             assert cells(explorer, n) == wanted(table.loc[step])

@@ -7,7 +7,7 @@ __all__ = ['SEED', 'TRAIN_SEED', 'LANDMARKS', 'DISTRACTORS', 'TRAIN_LANDMARKS', 
            'CHECKSUM', 'Job', 'plan_town', 'new_folder', 'render_place', 'encode_jpeg', 'render_missing', 'TownPlace',
            'read_place', 'Tinytown', 'load_tinytown', 'load_tinytown_train', 'town_checksum', 'check_tinytown']
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #b373991c
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #82586455
 import hashlib
 import os
 import shutil
@@ -29,7 +29,7 @@ from .base import RetrievalDataset, data_root, register_check, register_dataset
 from .town_camera import Camera, plane_homography
 from .town_parts import Plane
 from .town_photo import Shot, Sight, photograph, take
-from .town_scene import DISTRACTOR, LANDMARK, Town
+from .town_scene import DISTRACTOR, LANDMARK, Town, shared_town
 from .town_surfaces import Surface
 from .town_truth import Relation, TownView, grade, relate
 
@@ -157,7 +157,7 @@ def _columns(shots: list[Shot], sights: list[Sight]) -> dict[str, np.ndarray]:
         "box": np.array([s.box or (0, 0, 0, 0) for s in sights], np.float64),
     }
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #1edeecfb
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #fdf05ae7
 def render_missing(
     folder: str | Path,  # Where the folders of the jobs will lie; those that are there are kept
     jobs: Sequence,  # Each has a `name`, its folder, and a number of `photos`
@@ -193,16 +193,10 @@ def render_missing(
         ) from e
 
 
-_towns: dict[int, Town] = {}  # one a process, since it keeps the textures of its streets
-
-
 def _render(render: Callable, seed: int, job, folder: Path) -> int:
     "Render one job in a process of its own; returns its number of photos."
     cv2.setNumThreads(1)  # the processes share the cores
-    if seed not in _towns:
-        _towns.clear()
-        _towns[seed] = Town(seed)
-    render(_towns[seed], job, folder)
+    render(shared_town(seed), job, folder)
     return job.photos
 
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'HOUSES', 'DAYS', 'POINTS', 'FIGURES', 'LANDMARK', 'DISTRACTOR', 'Standing', 'Place', 'surface_points',
-           'Town']
+           'Town', 'shared_town']
 
-# %% ../../nbs/10_datasets/56_town_scene.ipynb #859aaf34
+# %% ../../nbs/10_datasets/56_town_scene.ipynb #c47f544a
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -116,7 +117,7 @@ def surface_points(
         index.append(np.full(int(kept.sum()), i))
     return np.concatenate(points), np.concatenate(index)
 
-# %% ../../nbs/10_datasets/56_town_scene.ipynb #2e678717
+# %% ../../nbs/10_datasets/56_town_scene.ipynb #8bc9c127
 LANDMARK, DISTRACTOR = 10, 11  # kinds of places, part of their seed
 _STYLES, _HOUSE, _GROUND, _FIGURE = range(4)
 
@@ -235,6 +236,14 @@ class Town:
             if rng.random() < 0.25:
                 out.append(self.figure(kind, foot, rng))
         return out
+
+
+@lru_cache(maxsize=1)
+def shared_town(
+    seed: int,  # Of the town
+) -> Town:  # The same object while nobody asks for another seed
+    "The town of a seed, kept with the textures of its streets: for processes that render much."
+    return Town(seed)
 
 
 def _moved(plane: Plane, offset: np.ndarray) -> Plane:

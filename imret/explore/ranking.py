@@ -23,7 +23,7 @@ from .live import Live, data_uri
 from .plots import plot_ranking, thumbnail
 from ..features import read_image
 
-# %% ../../nbs/80_explore/20_ranking.ipynb #022ea803
+# %% ../../nbs/80_explore/20_ranking.ipynb #fe555c44
 LETTERS = {1: "P", 0: "N", -1: "J", -2: "."}
 
 
@@ -42,6 +42,7 @@ def ranking_state(
     tables = {p: query_table(ranking, truth, p) for p in truth.protocols}
     shown = sorted({int(i) for q in queries for i in ids[q, :k] if i >= 0})
     place = {i: n for n, i in enumerate(shown)}
+    names = _names(dataset.queries)
     return {
         "protocols": list(truth.protocols),
         "images": [
@@ -54,7 +55,7 @@ def ranking_state(
         ],
         "queries": [
             {
-                "name": Path(dataset.queries[q]).name,
+                "name": names[q],
                 "src": data_uri(thumbnail(dataset.queries[q], 2 * size), quality=50),
                 "box": _relative(dataset, q),
                 "results": [place[int(i)] for i in ids[q, :k] if i >= 0],
@@ -65,6 +66,14 @@ def ranking_state(
             for q in queries
         ],
     }
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    "File names; with their folder where different files share one."
+    files = {}
+    for path in paths:
+        files.setdefault(path.name, set()).add(path)
+    return [p.name if len(files[p.name]) == 1 else f"{p.parent.name}/{p.name}" for p in paths]
 
 
 def _relative(dataset: RetrievalDataset, q: int) -> list[float] | None:

@@ -32,7 +32,7 @@ def town_plan(
     facing = 1 if row % 2 else -1
     return column * _PLOT, row * _STREET - facing * 4, facing
 
-# %% ../../nbs/80_explore/30_town.ipynb #92499180
+# %% ../../nbs/80_explore/30_town.ipynb #254120d9
 def town_state(
     town: Tinytown,  # The set
     queries: Sequence[int],  # Which of its queries are shown
@@ -69,20 +69,18 @@ def _query_state(town: Tinytown, q: int, size: int) -> dict:
         if file == QUERY:
             continue
         r = place.relation(QUERY, file)
+        facts = f"{r.angle:.0f}° · scale {r.scale:.2f} · fills {other.area:.0%} of the photo"
         others.append(
             {
                 "file": file,
                 "grade": grade(r, other),
-                "overlap": round(r.overlap, 3),
-                "angle": round(r.angle, 1),
-                "scale": round(r.scale, 2),
-                "area": round(other.area, 2),
-                "how": f"{other.kind}, {other.light}",
+                "overlap": f"{r.overlap:.2f}",  # rounded here, so that the page cannot differ
+                "facts": f"{facts} · {other.kind}, {other.light}",
                 "eye": _eye(other.camera),
                 "src": data_uri(thumbnail(path.with_name(file), size), quality=40),
             }
         )
-    others.sort(key=lambda o: (GRADES.index(o["grade"]), -o["overlap"]))
+    others.sort(key=lambda o: (GRADES.index(o["grade"]), -float(o["overlap"])))
     return {
         "name": path.parent.name,
         "kind": place.building,
@@ -107,7 +105,7 @@ def _walls(place: TownPlace) -> list[list[float]]:
     feet = np.hstack([origin[:, :2], origin[:, :2] + across[:, :2]])[upright]
     return np.unique(feet.round(1), axis=0).tolist()
 
-# %% ../../nbs/80_explore/30_town.ipynb #bf39e1e0
+# %% ../../nbs/80_explore/30_town.ipynb #c210b143
 _TOWN_JS = """
 const COLOURS = { easy: "#2e9e5b", hard: "#d64545", junk: "#8d8d8d", query: "#1976d2" };
 const SVG = "http://www.w3.org/2000/svg";
@@ -163,8 +161,7 @@ function render({ model, el }) {
   const { plots, queries } = model.get("state");
   const choose = (key, value) => { model.set(key, value); model.save_changes(); };
   const ask = n => { model.set("view", -1); choose("query", n); };
-  const describe = v => `${v.file} · ${v.grade} · overlap ${v.overlap.toFixed(2)} · ${v.angle.toFixed(0)}° · `
-    + `scale ${v.scale.toFixed(2)} · fills ${(100 * v.area).toFixed(0)} % of the photo · ${v.how}`;
+  const describe = v => `${v.file} · ${v.grade} · overlap ${v.overlap} · ${v.facts}`;
 
   const xs = plots.flatMap(p => [p.box[0], p.box[0] + p.box[2]]), ys = plots.flatMap(p => [p.box[1], p.box[1] + p.box[3]]);
   const [x0, y0] = [Math.min(...xs) - 20, Math.min(...ys) - 20];
@@ -206,7 +203,7 @@ function render({ model, el }) {
       const some = q.views.map((v, n) => [v, n]).filter(([v]) => v.grade === grade);
       return [node("h4", {}, `${grade}: ${some.length}`), node("div", { className: `taken ${grade}` }, ...some.map(([v, n]) => {
         const b = node("button", { type: "button", title: describe(v), onclick: () => choose("view", n), style: `border-color:${COLOURS[grade]}` },
-          node("img", { src: v.src, alt: describe(v) }), `overlap ${v.overlap.toFixed(2)}`);
+          node("img", { src: v.src, alt: describe(v) }), `overlap ${v.overlap}`);
         b.setAttribute("aria-pressed", n === now);
         return b;
       }))];
