@@ -2,17 +2,32 @@
 
 from imret.datasets.base import (
     RetrievalDataset,
-    check_dataset,
     data_root,
-    list_datasets,
+    iter_images,
     list_images,
-    register_check,
-    register_dataset,
 )
+from imret.datasets.fetch import RemoteFile, fetch
 from imret.datasets.load import load_dataset
 from imret.datasets.own import load_folders, load_manifest
 from imret.datasets.photos import load_photos
+from imret.datasets.registry import (
+    DatasetCard,
+    check_dataset,
+    find_card,
+    get_dataset,
+    list_datasets,
+    register_check,
+    register_dataset,
+    register_get,
+)
 from imret.datasets.revisited import load_revisited, read_pickle, read_revisited
+from imret.datasets.splits import (
+    LabelledImages,
+    Split,
+    TrainingPairs,
+    split_by_class,
+    split_within_classes,
+)
 from imret.datasets.tinytown import Tinytown, load_tinytown, load_tinytown_train
 from imret.datasets.tinytown_clips import (
     load_tinytown_clips,
@@ -22,10 +37,19 @@ from imret.datasets.tinytown_clips import (
 )
 
 __all__ = [
+    "DatasetCard",
+    "LabelledImages",
+    "RemoteFile",
     "RetrievalDataset",
+    "Split",
     "Tinytown",
+    "TrainingPairs",
     "check_dataset",
     "data_root",
+    "fetch",
+    "find_card",
+    "get_dataset",
+    "iter_images",
     "list_datasets",
     "list_images",
     "load_dataset",
@@ -42,5 +66,8 @@ __all__ = [
     "read_revisited",
     "register_check",
     "register_dataset",
+    "register_get",
+    "split_by_class",
+    "split_within_classes",
     "write_groups",
 ]

@@ -10,8 +10,9 @@ import inspect
 from pathlib import Path
 
 from ..core import DatasetError
-from .base import RetrievalDataset, find_dataset, list_datasets
+from .base import RetrievalDataset
 from .own import load_folders, load_manifest
+from .registry import find_dataset, list_datasets
 from .revisited import load_revisited
 
 # %% ../../nbs/10_datasets/90_load.ipynb #72659415

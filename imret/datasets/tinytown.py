@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SEED', 'TRAIN_SEED', 'LANDMARKS', 'DISTRACTORS', 'TRAIN_LANDMARKS', 'MOST_LANDMARKS', 'VIEWS', 'GROUP', 'QUERY',
-           'CHECKSUM', 'Job', 'plan_town', 'new_folder', 'render_place', 'encode_jpeg', 'render_missing', 'TownPlace',
-           'read_place', 'Tinytown', 'load_tinytown', 'load_tinytown_train', 'town_checksum', 'check_tinytown']
+           'CARD', 'TRAIN_CARD', 'CHECKSUM', 'Job', 'plan_town', 'new_folder', 'render_place', 'encode_jpeg',
+           'render_missing', 'TownPlace', 'read_place', 'Tinytown', 'load_tinytown', 'load_tinytown_train',
+           'town_checksum', 'check_tinytown']
 
 # %% ../../nbs/10_datasets/59_tinytown.ipynb #82586455
 import hashlib
@@ -25,7 +26,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from ..core import DatasetError, GroundTruth, progress_bar
-from .base import RetrievalDataset, data_root, register_check, register_dataset
+from .base import RetrievalDataset, data_root
+from .registry import DatasetCard, register_check, register_dataset
 from .town_camera import Camera, plane_homography
 from .town_parts import Plane
 from .town_photo import Shot, Sight, photograph, take
@@ -367,7 +369,20 @@ def _landmark(job: Job) -> int:
     return job.number if job.kind == LANDMARK else -1
 
 # %% ../../nbs/10_datasets/59_tinytown.ipynb #69aaf28d
-@register_dataset("tinytown")
+CARD = DatasetCard(
+    "tinytown",
+    "A rendered town of landmarks, graded by what the camera sees",
+    "landmarks",
+    "imret",
+    licence="Apache-2.0, as imret",
+    counts={"database": 2509, "queries": 65},
+    size="71 MB",
+    made=True,
+    place="tinytown-v1",
+)
+
+
+@register_dataset("tinytown", CARD)
 def load_tinytown(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
     seed: int = SEED,  # Another seed is another town, without a checksum
@@ -383,7 +398,18 @@ def load_tinytown(
     return Tinytown("tinytown" if seed == SEED else f"tinytown-seed{seed}", folder, jobs)
 
 
-@register_dataset("tinytown-train")
+TRAIN_CARD = DatasetCard(
+    "tinytown-train",
+    "Another rendered town, to learn from: other buildings, other styles",
+    "training",
+    "imret",
+    licence="Apache-2.0, as imret",
+    made=True,
+    place="tinytown-train-v1",
+)
+
+
+@register_dataset("tinytown-train", TRAIN_CARD)
 def load_tinytown_train(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
     size: int = TRAIN_LANDMARKS,  # Landmarks, of both splits together; from 2 to `MOST_LANDMARKS`
