@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import DatasetError
+from ..core import DatasetError, GroundTruth
 from .base import RetrievalDataset, check_box
 
-# %% ../../nbs/10_datasets/08_splits.ipynb #f7d6b99e
+# %% ../../nbs/10_datasets/08_splits.ipynb #0b770bbd
 PARTS = ("train", "validation", "query", "database")
 
 
@@ -38,17 +38,18 @@ class Split:
 
     def __post_init__(self):
         for part in PARTS:
-            ids = np.asarray(getattr(self, part), np.int64).reshape(-1)
-            if len(np.unique(ids)) < len(ids) or (len(ids) and ids.min() < 0):
+            ids = np.asarray(getattr(self, part))
+            if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+                raise DatasetError(f"split {self.name!r}: {part} is not a list of positions")
+            if len(np.unique(ids)) < len(ids) or (ids.size and ids.min() < 0):
                 raise DatasetError(f"split {self.name!r}: {part} lists an image twice, or below 0")
-            object.__setattr__(self, part, ids)
-        shared = self.shared()
-        free = {frozenset(p) for p in (*self.allowed, ("query", "database"))}
-        for row in shared.itertuples():
+            object.__setattr__(self, part, ids.astype(np.int64))
+        free = {frozenset(pair) for pair in (*self.allowed, ("query", "database"))}
+        for row in self.shared().itertuples():
             if frozenset((row.part, row.other)) not in free:
                 raise DatasetError(
                     f"split {self.name!r}: {row.images} images are in both {row.part} and "
-                    f"{row.other}: take them out of one"
+                    f"{row.other}: take them out of one, or say in allowed= that it is meant"
                 )
 
     def shared(self) -> pd.DataFrame:  # Columns part, other, images; no row where nothing is shared
@@ -56,9 +57,9 @@ class Split:
         rows = []
         for i, part in enumerate(PARTS):
             for other in PARTS[i + 1 :]:
-                n = len(np.intersect1d(getattr(self, part), getattr(self, other)))
-                if n:
-                    rows.append((part, other, n))
+                both = np.intersect1d(getattr(self, part), getattr(self, other))
+                if len(both):
+                    rows.append((part, other, len(both)))
         return pd.DataFrame(rows, columns=["part", "other", "images"])
 
     def describe(
@@ -66,37 +67,81 @@ class Split:
         labels: Sequence[Hashable],  # One an image of the collection
     ) -> pd.DataFrame:  # One row a part: images, classes, and how many of these are learned from
         "Sizes of the parts, and which classes the net has seen."
-        labels = np.asarray(labels, dtype=object)
-        learned = set(labels[self.train])
+        learned = {labels[i] for i in self.train}
         rows = {}
         for part in PARTS:
-            classes = set(labels[getattr(self, part)])
+            classes = {labels[i] for i in getattr(self, part)}
             rows[part] = (len(getattr(self, part)), len(classes), len(classes & learned))
         return pd.DataFrame.from_dict(rows, "index", columns=["images", "classes", "seen in train"])
 
-# %% ../../nbs/10_datasets/08_splits.ipynb #644b68ce
+    def to_csv(
+        self,
+        path: str | Path,  # File to write
+        names: Sequence[str],  # What to call each image of the collection
+    ) -> None:
+        "Write the split as a table: one row an image, one column a part, 1 where it belongs."
+        table = pd.DataFrame({"image": list(names)})
+        for part in PARTS:
+            table[part] = np.isin(np.arange(len(table)), getattr(self, part)).astype(int)
+        table.to_csv(path, index=False)
+
+# %% ../../nbs/10_datasets/08_splits.ipynb #f15fd8a7
 def split_by_class(
     labels: Sequence[Hashable],  # One an image
     train: float = 0.5,  # Share of the classes that is learned from
     validation: float = 0.0,  # Share of the classes that models are chosen on
-    seed: int | None = 0,  # None: classes in sorted order, as metric learning's official halves
+    seed: int | None = 0,  # None: the first classes in sorted order learn, the last are asked
     name: str = "unseen",  # What to call it
-) -> Split:  # Queries are the rest, each asking for the others: `query` equals `database`
-    "A split whose test classes are never learned from: the harder question, and the honest one."
-    raise NotImplementedError
+) -> Split:  # `query` and `database` are both the rest: each image asks for the others
+    """A split whose test classes are never learned from.
+
+    Raises `DatasetError` where the shares leave no class to train on or to ask for."""
+    classes = sorted(set(labels))
+    if seed is not None:
+        np.random.default_rng(seed).shuffle(classes)
+    first, second = (round(share * len(classes)) for share in (train, train + validation))
+    if min(train, validation) < 0 or not 0 < first <= second < len(classes):
+        raise DatasetError(
+            f"{len(classes)} classes, train={train} and validation={validation} of them: at least "
+            "one class must be left to train on and one to ask for"
+        )
+    number = {c: i for i, c in enumerate(classes)}
+    place = np.array([number[label] for label in labels])
+    asked = np.flatnonzero(place >= second)
+    chosen = np.flatnonzero((place >= first) & (place < second))
+    return Split(name, np.flatnonzero(place < first), chosen, asked, asked)
 
 
 def split_within_classes(
     labels: Sequence[Hashable],  # One an image
     query: float = 0.2,  # Share of each class's images that ask
     validation: float = 0.0,  # Share of each class's images that models are chosen on
-    seed: int = 0,
+    seed: int = 0,  # Draws the images
     name: str = "seen",  # What to call it
-) -> Split:  # `database` is `train`, as hashing protocols have it
-    "A split within every class: queries look for classes that were learned."
-    raise NotImplementedError
+) -> Split:  # `database` is `train`, as in hashing
+    """A split within every class: queries look for classes that were learned.
 
-# %% ../../nbs/10_datasets/08_splits.ipynb #6d51db6a
+    A share is rounded to whole images, but at least one image of a class stays in `train`. Raises
+    `DatasetError` for shares that are not from 0 to 1 in sum."""
+    if min(query, validation) < 0 or not query + validation < 1:
+        raise DatasetError(f"query={query} and validation={validation} leave nothing to train on")
+    rng = np.random.default_rng(seed)
+    where: dict[Hashable, list[int]] = {}
+    for i, label in enumerate(labels):
+        where.setdefault(label, []).append(i)
+    parts: dict[str, list[int]] = {"query": [], "validation": [], "train": []}
+    for label in sorted(where):
+        ids = rng.permutation(where[label])
+        n = len(ids)
+        asked = min(round(query * n), n - 1)
+        chosen = min(round(validation * n), n - 1 - asked)
+        cuts = np.split(ids, [asked, asked + chosen])
+        for part, some in zip(parts.values(), cuts, strict=True):
+            part.extend(some.tolist())
+    asked, chosen, learned = (np.sort(ids).astype(np.int64) for ids in parts.values())
+    return Split(name, learned, chosen, asked, learned, allowed=(("train", "database"),))
+
+# %% ../../nbs/10_datasets/08_splits.ipynb #178a046f
 class LabelledImages:
     """A collection with a class for each image, and the splits its authors published.
 
@@ -119,33 +164,87 @@ class LabelledImages:
         self.boxes = None if boxes is None else [check_box(b) for b in boxes]
         self.details = details
         self.splits = dict(splits or {})
+        n = len(self.images)
+        for what, given in (("labels", labels), ("boxes", boxes), ("details", details)):
+            if given is not None and len(given) != n:
+                raise DatasetError(f"{name}: {len(given)} {what} for {n} images: one each, please")
+        for split in self.splits.values():
+            self._check(split)
 
     def retrieval(
         self,
         split: str | Split,  # One of `.splits`, or an own one
     ) -> RetrievalDataset:  # Its queries against its database; a query's own image is junk
-        "The test of a split as a dataset. Raises `DatasetError` where it has no queries."
-        raise NotImplementedError
+        "The test of a split. Raises `DatasetError` where it has no queries or no database."
+        split = self._find(split)
+        place = np.full(len(self), -1)
+        place[split.database] = np.arange(len(split.database))
+        asked = [self.labels[i] for i in split.query]
+        labels = [self.labels[i] for i in split.database]
+        return RetrievalDataset(
+            f"{self.name}-{split.name}",
+            [self.images[i] for i in split.database],
+            [self.images[i] for i in split.query],
+            GroundTruth.from_labels(asked, labels, place[split.query]),
+            labels=labels,
+            details=self._details(split.database),
+        )
 
     def part(
         self,
         split: str | Split,  # One of `.splits`, or an own one
         part: str,  # train, validation, query or database
-    ) -> "LabelledImages":  # These images only
+    ) -> "LabelledImages":  # These images only, without splits
         "One part of a split as a collection of its own."
-        raise NotImplementedError
+        if part not in PARTS:
+            raise DatasetError(f"{part!r} is not one of {', '.join(PARTS)}")
+        ids = getattr(self._find(split), part)
+        return LabelledImages(
+            f"{self.name}-{part}",
+            [self.images[i] for i in ids],
+            [self.labels[i] for i in ids],
+            None if self.boxes is None else [self.boxes[i] for i in ids],
+            self._details(ids),
+        )
+
+    def _details(self, ids: np.ndarray) -> pd.DataFrame | None:
+        return None if self.details is None else self.details.iloc[ids].reset_index(drop=True)
+
+    def _find(self, split: str | Split) -> Split:
+        "The split of that name, or the given one, if it fits."
+        if isinstance(split, str) and split not in self.splits:
+            known = ", ".join(self.splits) or "none: make one with split_by_class"
+            raise DatasetError(f"{self.name} has no split {split!r}; it has {known}")
+        return self._check(self.splits[split] if isinstance(split, str) else split)
+
+    def _check(self, split: Split) -> Split:
+        "The split, if it points inside the collection."
+        last = max(
+            (ids.max() for ids in (getattr(split, p) for p in PARTS) if len(ids)), default=-1
+        )
+        if last >= len(self):
+            raise DatasetError(
+                f"{self.name}: split {split.name!r} asks for image {last} of {len(self)}"
+            )
+        return split
 
     def __len__(self) -> int:
         return len(self.images)
 
-# %% ../../nbs/10_datasets/08_splits.ipynb #4f6df2c3
+    def __repr__(self) -> str:
+        splits = f"; splits {', '.join(self.splits)}" if self.splits else ""
+        classes = len(set(self.labels))
+        return f"LabelledImages({self.name!r}: {len(self)} images of {classes} classes{splits})"
+
+# %% ../../nbs/10_datasets/08_splits.ipynb #a1231d4f
 @dataclass
 class TrainingPairs:
     """Pairs for learning: `queries[i]` and `positives[i]` are positions of images that match.
 
     `name`; `images` (paths); `clusters (N,)` int64: images of one cluster are never negatives of
     each other, -1 is in no cluster and never drawn as a negative; `queries (P,)`, `positives (P,)`
-    int64; `boxes`, one an image or None; `details`, a table, one row an image, or None."""
+    int64; `boxes`, one an image or None; `details`, a table, one row an image, or None. Raises
+    `DatasetError` where these do not fit together, or a pair is one image."""
 
     name: str
     images: list[Path]
@@ -155,5 +254,36 @@ class TrainingPairs:
     boxes: list[tuple[float, float, float, float] | None] | None = None
     details: pd.DataFrame | None = field(default=None, repr=False)
 
+    def __post_init__(self):
+        self.images = [Path(p) for p in self.images]
+        for what in ("clusters", "queries", "positives"):
+            setattr(self, what, np.asarray(getattr(self, what), np.int64).reshape(-1))
+        n = len(self.images)
+        for what in ("clusters", "boxes", "details"):
+            given = getattr(self, what)
+            if given is not None and len(given) != n:
+                raise DatasetError(f"{self.name}: {len(given)} {what} for {n} images")
+        if len(self.queries) != len(self.positives):
+            raise DatasetError(
+                f"{self.name}: {len(self.queries)} queries, but {len(self.positives)} positives"
+            )
+        for what in ("queries", "positives"):
+            ids = getattr(self, what)
+            if len(ids) and not 0 <= ids.min() <= ids.max() < n:
+                raise DatasetError(
+                    f"{self.name}: {what} point to image {ids.min()} … {ids.max()}, but there are "
+                    f"{n}"
+                )
+        if (self.queries == self.positives).any():
+            pair = np.flatnonzero(self.queries == self.positives)[0]
+            raise DatasetError(f"{self.name}: pair {pair} is one image twice")
+
     def __len__(self) -> int:
         return len(self.queries)
+
+    def __repr__(self) -> str:
+        clusters = len(np.unique(self.clusters[self.clusters >= 0]))
+        return (
+            f"TrainingPairs({self.name!r}: {len(self.images)} images in {clusters} clusters; "
+            f"{len(self)} pairs)"
+        )
