@@ -67,7 +67,7 @@ def read_pickle(
     except Exception as e:  # a damaged pickle fails in many ways
         raise DatasetError(f"{file} is no pickle, or a damaged one: {e}") from e
 
-# %% ../../nbs/10_datasets/40_revisited.ipynb #20f41c4c
+# %% ../../nbs/10_datasets/40_revisited.ipynb #c291627d
 @dataclass
 class RevisitedTruth:
     """What a `gnd_NAME.pkl` says: `imlist` and `qimlist` are names without extension, `boxes` one
@@ -107,6 +107,8 @@ def read_revisited(
     lists = {kind: [entry[kind] for entry in gnd] for kind in kinds}
     if "ok" in lists:
         lists["positive"] = lists.pop("ok")
+    if all("group" in entry for entry in gnd):
+        lists["groups"] = [str(entry["group"]) for entry in gnd]
     try:
         truth = GroundTruth(**lists).check(len(imlist))
     except TruthError as e:
