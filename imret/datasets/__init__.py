@@ -6,6 +6,17 @@ from imret.datasets.base import (
     iter_images,
     list_images,
 )
+from imret.datasets.classes import (
+    load_cub200,
+    load_sop,
+    load_stanford_dogs,
+    read_cub200,
+    read_list,
+    read_mat,
+    read_sop,
+    read_stanford_dogs,
+)
+from imret.datasets.emoji import load_emoji, read_emoji
 from imret.datasets.fetch import RemoteFile, fetch
 from imret.datasets.load import load_dataset
 from imret.datasets.own import load_folders, load_manifest
@@ -21,6 +32,13 @@ from imret.datasets.registry import (
     register_get,
 )
 from imret.datasets.revisited import load_revisited, read_pickle, read_revisited
+from imret.datasets.sfm import (
+    load_gldv1,
+    load_retrieval_sfm_30k,
+    load_retrieval_sfm_120k,
+    make_pairs,
+    read_pair_list,
+)
 from imret.datasets.splits import (
     LabelledImages,
     Split,
@@ -52,18 +70,33 @@ __all__ = [
     "iter_images",
     "list_datasets",
     "list_images",
+    "load_cub200",
     "load_dataset",
+    "load_emoji",
     "load_folders",
+    "load_gldv1",
     "load_manifest",
     "load_photos",
+    "load_retrieval_sfm_120k",
+    "load_retrieval_sfm_30k",
     "load_revisited",
+    "load_sop",
+    "load_stanford_dogs",
     "load_tinytown",
     "load_tinytown_clips",
     "load_tinytown_train",
+    "make_pairs",
     "origin_groups",
+    "read_cub200",
+    "read_emoji",
     "read_groups",
+    "read_list",
+    "read_mat",
+    "read_pair_list",
     "read_pickle",
     "read_revisited",
+    "read_sop",
+    "read_stanford_dogs",
     "register_check",
     "register_dataset",
     "register_get",
