@@ -20,6 +20,14 @@ from imret.datasets.emoji import load_emoji, read_emoji
 from imret.datasets.fetch import RemoteFile, fetch
 from imret.datasets.load import load_dataset
 from imret.datasets.own import load_folders, load_manifest
+from imret.datasets.oxford_paris import (
+    PARIS_CORRUPT,
+    load_oxford5k,
+    load_paris6k,
+    load_roxford5k,
+    load_rparis6k,
+    read_landmarks,
+)
 from imret.datasets.photos import load_photos
 from imret.datasets.registry import (
     DatasetCard,
@@ -55,6 +63,7 @@ from imret.datasets.tinytown_clips import (
 )
 
 __all__ = [
+    "PARIS_CORRUPT",
     "DatasetCard",
     "LabelledImages",
     "RemoteFile",
@@ -76,10 +85,14 @@ __all__ = [
     "load_folders",
     "load_gldv1",
     "load_manifest",
+    "load_oxford5k",
+    "load_paris6k",
     "load_photos",
     "load_retrieval_sfm_120k",
     "load_retrieval_sfm_30k",
     "load_revisited",
+    "load_roxford5k",
+    "load_rparis6k",
     "load_sop",
     "load_stanford_dogs",
     "load_tinytown",
@@ -90,6 +103,7 @@ __all__ = [
     "read_cub200",
     "read_emoji",
     "read_groups",
+    "read_landmarks",
     "read_list",
     "read_mat",
     "read_pair_list",
