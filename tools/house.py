@@ -32,6 +32,7 @@ ROOMS = [
     "explore",
     "engine",
     "ablation",
+    "reproduce",
     "cli",
 ]
 
