@@ -5,24 +5,27 @@
 # %% auto #0
 __all__ = ['Workers', 'extract']
 
-# %% ../../nbs/30_features/10_extract.ipynb #22712fbe
+# %% ../../nbs/30_features/10_extract.ipynb #1a09f932
 import queue
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ..core import ImageError, ImretError, l2_normalize, progress_bar
 from .cache import VectorCache, image_key
 from .images import crop_image, read_bytes, read_image, resize_image
-from ..nets.embedder import EmbeddingNet
-from ..nets.inference import inference_net
 
-# %% ../../nbs/30_features/10_extract.ipynb #d03d80df
+if TYPE_CHECKING:  # torch and timm take seconds to load: only when descriptors are made
+    import torch
+
+    from imret.nets.embedder import EmbeddingNet
+
+# %% ../../nbs/30_features/10_extract.ipynb #2052c795
 class Workers:
     """Threads that each take whatever job is ready: a full batch to embed, else a picture to load.
 
@@ -48,6 +51,8 @@ class Workers:
         self.results: queue.SimpleQueue = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator:
+        import torch
+
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.threads)]
         cores = torch.get_num_threads()
         self.cores_each = max(1, cores // self.threads)
@@ -65,6 +70,8 @@ class Workers:
             torch.set_num_threads(cores)
 
     def _work(self) -> None:
+        import torch
+
         torch.set_num_threads(self.cores_each)  # for this thread; the caller's comes back after
         while (job := self._next()) is not None:
             job()
@@ -121,6 +128,8 @@ class Workers:
             self.change.notify_all()
 
     def _embed(self, batch: list) -> None:
+        import torch
+
         try:
             vectors = self.embed(torch.from_numpy(np.stack([a for _, _, a in batch]))).numpy()
         except BaseException as e:
@@ -137,15 +146,15 @@ class Workers:
                     self.results.put((position, mean))
             self.change.notify_all()
 
-# %% ../../nbs/30_features/10_extract.ipynb #5f4f86e5
+# %% ../../nbs/30_features/10_extract.ipynb #7b20ed91
 def extract(
-    net: EmbeddingNet,  # From `create_embedder`
+    net: "EmbeddingNet",  # From `create_embedder`
     images: Sequence,  # Paths, arrays or Pillow images (see `read_image`)
     boxes: Sequence | None = None,  # Per image None or `(x1, y1, x2, y2)` in upright pixels
     image_size: int | None = 320,  # Long side in pixels; None keeps each image's own
     scales: Sequence[float] = (1,),  # Sizes relative to that, whose vectors are averaged
     batch_size: int | None = None,  # Images of one shape at a time; None: as suits the device
-    device: str | torch.device | None = None,  # None: a GPU where there is one
+    device: "str | torch.device | None" = None,  # None: a GPU where there is one
     dtype: str = "float32",  # Or `bfloat16`, used where it is fast and accurate
     on_error: str = "raise",  # `skip`: a row of NaN for an image that cannot be read
     errors: list | None = None,  # Gets (position, `ImageError`) for each image skipped
@@ -159,6 +168,10 @@ def extract(
     be read; with `on_error="skip"` its row is NaN, and a warning lists such images unless `errors`
     takes them. Raises `ImretError` for arguments that make no sense."""
     images, boxes = _checked(images, boxes, image_size, scales, batch_size, on_error)
+    import torch
+
+    from imret.nets.inference import inference_net
+
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     ready = inference_net(net, dtype, device)
     cache = None

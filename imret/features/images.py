@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['to_rgb', 'decode_image', 'read_image', 'read_bytes', 'crop_image', 'resize_image']
 
-# %% ../../nbs/30_features/00_images.ipynb #9c9aa629
+# %% ../../nbs/30_features/00_images.ipynb #0f028d0a
 import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 from ..core import ImageError
@@ -165,7 +163,7 @@ def crop_image(
         raise ImageError(f"the box {tuple(box)} of {name} holds no pixel of its {w} x {h}")
     return part
 
-# %% ../../nbs/30_features/00_images.ipynb #b5d916fa
+# %% ../../nbs/30_features/00_images.ipynb #d3a033ce
 def resize_image(
     pixels: np.ndarray,  # `(H, W, 3)` uint8
     image_size: float | None,  # Long side in pixels, reached from above or below; None keeps all
@@ -181,6 +179,9 @@ def resize_image(
     if interpolation not in ("bilinear", "bicubic"):
         method = Image.Resampling[interpolation.upper()]
         return np.array(Image.fromarray(pixels).resize((w, h), method))
+    import torch  # takes seconds: only where it is needed
+    import torch.nn.functional as F
+
     x = torch.from_numpy(np.require(pixels, requirements="CW")).permute(2, 0, 1)[None]
     x = F.interpolate(x, (h, w), mode=interpolation, antialias=True)
     return x[0].permute(1, 2, 0).contiguous().numpy()
