@@ -5,20 +5,48 @@
 # %% auto #0
 __all__ = ['RemoteFile', 'fetch']
 
-# %% ../../nbs/10_datasets/05_fetch.ipynb #6faff467
-from collections.abc import Sequence
+# %% ../../nbs/10_datasets/05_fetch.ipynb #0865964a
+import bz2
+import errno
+import gzip
+import json
+import logging
+import lzma
+import os
+import re
+import shutil
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from ftplib import Error as FTPError
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
-# %% ../../nbs/10_datasets/05_fetch.ipynb #7778eeab
+import pooch
+import requests
+from filelock import FileLock
+from urllib3.exceptions import HTTPError
+
+from ..core import DatasetError, progress_bar
+
+# %% ../../nbs/10_datasets/05_fetch.ipynb #84735ddd
+_HASH = re.compile(r"(md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file that can be had by its address.
 
-    `url`; `known_hash` as `sha256:…` or `md5:…`, where its authors publish one; `to`, its place
-    below the set's folder, by default the last part of the address; `unpack`, for an archive: the
-    folder below the set's folder that it is unpacked into (`.` is that folder itself), after
-    which the archive is removed; `strip`, how many leading folders of the archive are dropped."""
+    `url`: http, https or ftp; `known_hash` as `sha256:…` or `md5:…`, where its authors publish one;
+    `to`, its place below the set's folder, by default the last part of the address; `unpack`, for
+    an archive (tar, also compressed, or zip): the folder below the set's folder that it is unpacked
+    into (`.` is that folder itself), after which the archive is removed; `strip`, how many leading
+    folders of the archive are dropped. Raises `DatasetError` for a hash that is none, and for a
+    place outside the set's folder."""
 
     url: str
     known_hash: str | None = None
@@ -26,11 +54,342 @@ class RemoteFile:
     unpack: str | None = None
     strip: int = 0
 
+    def __post_init__(self):
+        to = self.to or PurePosixPath(unquote(urlsplit(self.url).path)).name
+        object.__setattr__(self, "to", to)
+        if self.known_hash and not _HASH.fullmatch(self.known_hash.lower()):
+            raise DatasetError(f"{self.url}: {self.known_hash!r} is no md5:… or sha256:… in hex")
+        for place in (to, self.unpack or "."):
+            path = PurePosixPath(place)
+            if not place or path.is_absolute() or ".." in path.parts:
+                raise DatasetError(f"{self.url}: {place!r} is no place below a set's folder")
 
+# %% ../../nbs/10_datasets/05_fetch.ipynb #6e7a9d04
+_TRIES, _PAUSE, _TIMEOUT = 4, 0.5, (15, 60)  # attempts without a byte; seconds; connect, read
+_BROKEN = (requests.ConnectionError, requests.Timeout, HTTPError)
+
+
+def _download(
+    url: str,  # http or https
+    target: Path,  # Written when all has come
+    part: Path,  # Holds what has come so far, also from earlier calls
+    progress: bool,  # Show a bar
+) -> None:
+    "Get all of a file, in as many attempts as it takes. Raises `DatasetError` naming the address."
+    part.parent.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    while failed < _TRIES:
+        before = _size(part)
+        try:
+            _continue(url, part, progress)
+            _tag_file(part).unlink(missing_ok=True)
+            os.replace(part, target)
+            return
+        except _BROKEN as e:
+            failed = 1 if _size(part) > before else failed + 1
+            reason = e
+            if failed < _TRIES:
+                time.sleep(_PAUSE * 2 ** (failed - 1))
+    raise DatasetError(
+        f"{url} cannot be reached, or breaks off ({_why(reason)}): check the network, then ask "
+        f"again; {_size(part):,} bytes are kept, and only the rest is downloaded"
+    ) from reason
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(part.name + ".tag")
+
+
+def _why(e: BaseException) -> str:
+    "The innermost reason, in a few words."
+    while e.__cause__ or e.__context__:
+        e = e.__cause__ or e.__context__
+    said = str(e).partition("\n")[0].rstrip(":")[:200]
+    return f"{type(e).__name__}: {said}" if said else type(e).__name__
+
+# %% ../../nbs/10_datasets/05_fetch.ipynb #8b3ad893
+def _continue(url: str, part: Path, progress: bool) -> None:
+    "One request for what a part lacks. Raises one of `_BROKEN` where the line breaks."
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity"}  # the very bytes that were hashed
+    if have:
+        tag = _tag_file(part).read_text("utf-8") if _tag_file(part).exists() else ""
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
+        if have and answer.status_code == 416:  # there is no rest: complete, or another file
+            if answer.headers.get("Content-Range") == f"bytes */{have}":
+                return
+            part.unlink()
+            raise requests.ConnectionError("the file changed on its server")
+        _check_status(url, answer)
+        have = have if _goes_on(answer, have) else 0
+        tag = answer.headers.get("ETag", "W/")
+        tag = answer.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
+        _tag_file(part).write_text(tag, encoding="utf-8")
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        if total and shutil.disk_usage(part.parent).free < total - have:
+            raise OSError(errno.ENOSPC, f"{total - have:,} bytes are still to come")
+        with open(part, "ab" if have else "wb") as f:
+            bar = progress_bar(total=total, desc=part.name.removesuffix(".part"), show=progress)
+            bar.unit, bar.unit_scale = "B", True
+            with bar:
+                bar.update(have)
+                for block in answer.raw.stream(2**20, decode_content=False):
+                    f.write(block)
+                    bar.update(len(block))
+    if total and _size(part) != total:
+        raise requests.ConnectionError(f"{_size(part):,} of {total:,} bytes came")
+
+
+def _goes_on(answer: requests.Response, have: int) -> bool:
+    "Whether an answer continues at byte `have`."
+    return answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(
+        f"bytes {have}-"
+    )
+
+
+def _check_status(url: str, answer: requests.Response) -> None:
+    "Raise `DatasetError` where asking again will not help, one of `_BROKEN` where it may."
+    code = answer.status_code
+    if code == 429 or code >= 500:
+        raise requests.ConnectionError(f"the server answers {code} {answer.reason}")
+    if code >= 400:
+        raise DatasetError(
+            f"{url}: the server answers {code} {answer.reason}: the file has moved, or is not for "
+            "everyone; look at the set's page for its new address"
+        )
+
+# %% ../../nbs/10_datasets/05_fetch.ipynb #5eb96aad
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # a zip that asks for a password, or is packed in an unknown way
+)
+
+
+def _unpack(
+    path: Path,  # A tar, compressed or not, or a file that ends in .zip
+    into: Path,  # Folder; made where it is missing
+    strip: int,  # How many leading folders of each member are dropped
+    progress: bool,  # Show a bar
+) -> str:  # One file of the archive, relative to `into`
+    "Unpack all or nothing. Raises `DatasetError` for a damaged or unsafe archive."
+    work = into / ".unpacking"
+    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+    work.mkdir(parents=True)
+    unpack = _unzip if path.suffix.lower() == ".zip" else _untar
+    try:
+        with progress_bar(desc=f"unpack {path.name}", show=progress, unit="files") as bar:
+            unpack(path, work, strip, bar.update)
+        sample = next((p for p in work.rglob("*") if not p.is_dir()), None)
+        if sample is None:
+            raise DatasetError(f"{path} holds no file below {strip} leading folders: strip less")
+        _move(work, into)
+        return sample.relative_to(work).as_posix()
+    except tarfile.FilterError as e:
+        raise DatasetError(f"{path} is not safe to unpack: {e}: ask its authors") from e
+    except _DAMAGED as e:
+        with open(path, "rb") as f:
+            what = "a web page" if f.read(20).lstrip().startswith(b"<") else "damaged or cut short"
+        raise DatasetError(
+            f"{path} is no archive that can be unpacked, but {what} ({_why(e)}): remove it and ask "
+            "again; if it stays so, look at the set's page"
+        ) from e
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _untar(path: Path, work: Path, strip: int, step: Callable) -> None:
+    def member(info: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+        step()
+        safe = tarfile.data_filter(info, place)
+        name = _stripped(info.name, strip)
+        link = _stripped(info.linkname, strip) if info.islnk() else info.linkname
+        moved = safe.replace(name=name, linkname=link, deep=False) if name else None
+        return moved and tarfile.data_filter(moved, place)
+
+    with open(path, "rb") as f:
+        begins = f.read(6)
+    packed = next((opener for magic, opener in _PACKED.items() if begins.startswith(magic)), open)
+    try:
+        with packed(path, "rb") as f:
+            with tarfile.open(fileobj=f, mode="r|") as tar:
+                tar.extractall(work, filter=member)
+            while f.read(2**20):  # to the checksum, which stands behind the last member
+                pass
+    except OSError as e:
+        if e.errno is None:  # said by the decompressor, not by the disk
+            raise tarfile.ReadError(str(e)) from e
+        raise
+
+
+def _unzip(path: Path, work: Path, strip: int, step: Callable) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            step()
+            parts = PurePosixPath(info.filename)
+            if parts.is_absolute() or ".." in parts.parts:
+                raise DatasetError(f"{path} is not safe to unpack: {info.filename!r} lies outside")
+            name = _stripped(info.filename, strip)
+            if name and not info.is_dir():
+                target = work / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(info) as f, open(target, "wb") as out:
+                    shutil.copyfileobj(f, out, 2**20)
+
+
+def _stripped(name: str, strip: int) -> str:
+    return "/".join(PurePosixPath(name).parts[strip:])
+
+
+def _move(source: Path, goal: Path) -> None:
+    "Move all that lies in one folder into another; files of the same name are replaced."
+    for entry in os.scandir(source):
+        target = goal / entry.name
+        if entry.is_dir(follow_symlinks=False) and target.is_dir():
+            _move(Path(entry.path), target)
+        else:
+            os.replace(entry.path, target)
+
+# %% ../../nbs/10_datasets/05_fetch.ipynb #9ce9f3fe
 def fetch(
     files: Sequence[RemoteFile],  # What to get
     folder: str | Path,  # The set's folder; made where it is missing
     progress: bool = True,  # Show a bar for each file
 ) -> Path:  # `folder`
-    "Get files that are not there yet. Raises `DatasetError` that names the file and the mend."
-    raise NotImplementedError
+    """Get files that are not there yet, one after the other, and unpack archives.
+
+    What breaks off is continued by the next call. A file whose hash is wrong is not kept, an
+    archive is unpacked whole or not at all, and whatever else lies in the folder stays. Raises
+    `DatasetError` that names the address or file and the mend."""
+    folder = Path(folder).expanduser()
+    if all(_is_done(file, folder) for file in files):
+        return folder
+    with _explained(folder):
+        (folder / ".fetch").mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".fetch" / "lock"):
+            for file in files:
+                if not _is_done(file, folder):
+                    _get(file, folder, progress)
+    return folder
+
+
+def _get(file: RemoteFile, folder: Path, progress: bool) -> None:
+    "Bring one file into its place, unpack it, remember it."
+    place, made = folder / file.to, file.to
+    was_there = place.is_file() and pooch.hashes.hash_matches(str(place), file.known_hash)
+    if not was_there:
+        came = _retrieve(file, folder / ".fetch", progress)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(came, place)
+    if file.unpack is not None:
+        try:
+            made = f"{file.unpack}/{_unpack(place, folder / file.unpack, file.strip, progress)}"
+        except DatasetError:
+            if not was_there:
+                place.unlink()  # what came damaged is asked for anew by the next call
+            raise
+    _remember(file, made, folder)
+    if file.unpack is not None:
+        place.unlink()
+
+# %% ../../nbs/10_datasets/05_fetch.ipynb #7835edd3
+def _retrieve(file: RemoteFile, work: Path, progress: bool) -> str:
+    "Download one file and check it; its path in the work folder."
+    name = file.to.replace("/", "__")
+
+    def download(url: str, target: str, _) -> None:
+        if urlsplit(url).scheme == "ftp":
+            pooch.FTPDownloader(timeout=_TIMEOUT[1])(url, target, None)
+        else:
+            _download(url, Path(target), work / f"{name}.part", progress)
+
+    try:
+        with _quiet_pooch():
+            return pooch.retrieve(file.url, file.known_hash, name, work, downloader=download)
+    except requests.RequestException as e:  # not a broken line: an address that is none
+        raise DatasetError(f"{file.url} is no address that can be downloaded: {e}") from e
+    except (FTPError, EOFError, TimeoutError) as e:
+        raise DatasetError(f"{file.url}: the server says {_why(e)}: try again later") from e
+    except DatasetError:
+        raise
+    except ValueError as e:
+        found = re.search(r"but got (\w+)", str(e))
+        if not found:
+            raise
+        raise DatasetError(
+            f"{file.url}: the hash is {found[1]}, not {file.known_hash}: the file was removed; ask "
+            "again, and if it stays so, see on the set's page whether the file was changed"
+        ) from e
+
+
+@contextmanager
+def _quiet_pooch() -> Iterator[None]:
+    "pooch tells what it does on stderr; a bar is enough."
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    "Say what the operating system's refusals mean for a download."
+    try:
+        yield
+    except OSError as e:
+        mend = f"{e}: ask again; what has come is kept"
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            mend = (
+                f"the disk is full ({e.strerror}): free some space, or keep data elsewhere "
+                "(`root=`, or the variable IMRET_DATA), then ask again; what has come is kept"
+            )
+        elif e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            mend = (
+                f"cannot be written ({e.strerror}: {e.filename or 'a file in it'}): name a folder "
+                "of your own (`root=`, or the variable IMRET_DATA)"
+            )
+        raise DatasetError(f"{folder}: {mend}") from e
+
+# %% ../../nbs/10_datasets/05_fetch.ipynb #d5abc086
+def _key(file: RemoteFile) -> dict:
+    "What makes a file the same one: its hash, or else its address, and where it went."
+    which = file.known_hash.lower() if file.known_hash else file.url
+    return {"file": which, "unpack": file.unpack, "strip": file.strip}
+
+
+def _done(folder: Path) -> dict:
+    "What is remembered: for each file its key and one thing that must still be there."
+    try:
+        return json.loads((folder / ".fetch" / "done.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_done(file: RemoteFile, folder: Path) -> bool:
+    "Whether a file was got before, and what came of it is still there, of the same size."
+    known = _done(folder).get(file.to, {})
+    made = folder / known.get("made", "-")
+    same = {k: known.get(k) for k in ("file", "unpack", "strip")} == _key(file)
+    return same and made.is_file() and made.stat().st_size == known["size"]
+
+
+def _remember(file: RemoteFile, made: str, folder: Path) -> None:
+    "Write beside the place, then rename into it."
+    done = _done(folder)
+    done[file.to] = _key(file) | {"made": made, "size": (folder / made).stat().st_size}
+    beside = folder / ".fetch" / "done.json.part"
+    beside.write_text(json.dumps(done, indent=1, ensure_ascii=False), encoding="utf-8")
+    os.replace(beside, folder / ".fetch" / "done.json")
