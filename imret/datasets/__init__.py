@@ -16,6 +16,17 @@ from imret.datasets.classes import (
     read_sop,
     read_stanford_dogs,
 )
+from imret.datasets.compact_lists import (
+    CompactDataset,
+    CompactPairs,
+    check_vectors,
+    load_cdvs_test,
+    load_cdvs_train,
+    read_compact_pairs,
+    read_compact_test,
+    read_text_lists,
+    write_compact_lists,
+)
 from imret.datasets.emoji import load_emoji, read_emoji
 from imret.datasets.fetch import RemoteFile, fetch
 from imret.datasets.load import load_dataset
@@ -32,6 +43,7 @@ from imret.datasets.photos import load_photos
 from imret.datasets.registry import (
     DatasetCard,
     check_dataset,
+    dataset_state,
     find_card,
     get_dataset,
     list_datasets,
@@ -63,22 +75,28 @@ from imret.datasets.tinytown_clips import (
 )
 
 __all__ = [
-    "PARIS_CORRUPT",
+    "CompactDataset",
+    "CompactPairs",
     "DatasetCard",
     "LabelledImages",
+    "PARIS_CORRUPT",
     "RemoteFile",
     "RetrievalDataset",
     "Split",
     "Tinytown",
     "TrainingPairs",
     "check_dataset",
+    "check_vectors",
     "data_root",
+    "dataset_state",
     "fetch",
     "find_card",
     "get_dataset",
     "iter_images",
     "list_datasets",
     "list_images",
+    "load_cdvs_test",
+    "load_cdvs_train",
     "load_cub200",
     "load_dataset",
     "load_emoji",
@@ -100,6 +118,8 @@ __all__ = [
     "load_tinytown_train",
     "make_pairs",
     "origin_groups",
+    "read_compact_pairs",
+    "read_compact_test",
     "read_cub200",
     "read_emoji",
     "read_groups",
@@ -111,10 +131,12 @@ __all__ = [
     "read_revisited",
     "read_sop",
     "read_stanford_dogs",
+    "read_text_lists",
     "register_check",
     "register_dataset",
     "register_get",
     "split_by_class",
     "split_within_classes",
+    "write_compact_lists",
     "write_groups",
 ]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'DatasetCard', 'register_dataset', 'register_check', 'register_get', 'list_datasets', 'find_dataset',
-           'find_card', 'check_dataset', 'get_dataset']
+           'find_card', 'dataset_state', 'check_dataset', 'get_dataset']
 
 # %% ../../nbs/10_datasets/06_registry.ipynb #2cb96f2a
 import inspect
@@ -130,7 +130,7 @@ def register_get(
 
     return register
 
-# %% ../../nbs/10_datasets/06_registry.ipynb #9f74bbea
+# %% ../../nbs/10_datasets/06_registry.ipynb #80e3ad58
 def list_datasets(
     kind: str | None = None,  # One of `KINDS`; None: all
 ) -> list[str]:  # Sorted
@@ -152,6 +152,20 @@ def find_card(
     if name not in _CARDS:
         raise DatasetError(f"no dataset {name!r}: the known names are {', '.join(list_datasets())}")
     return _CARDS[name]
+
+
+def dataset_state(
+    name: str,  # One of `list_datasets()`
+    root: str | Path | None = None,  # Folder for data; None: `data_root()`
+) -> str:  # `here`, `made on first use`, `to download` or `ask its authors`
+    "Whether a set is here, and if not, how it can be had. Whether it is whole, its check tells."
+    card = find_card(name)
+    folder = card.folder(root)
+    if folder.is_dir() and any(folder.iterdir()):
+        return "here"
+    if card.made:
+        return "made on first use"
+    return "to download" if card.files or name in _GET else "ask its authors"
 
 
 def check_dataset(
