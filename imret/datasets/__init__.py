@@ -28,7 +28,15 @@ from imret.datasets.compact_lists import (
     write_compact_lists,
 )
 from imret.datasets.emoji import load_emoji, read_emoji
+from imret.datasets.describe import Description, describe_images
+from imret.datasets.export import write_pairs, write_revisited
 from imret.datasets.fetch import RemoteFile, fetch
+from imret.datasets.letterbox import (
+    ImageMatrix,
+    letterbox,
+    open_image_matrix,
+    write_image_matrix,
+)
 from imret.datasets.load import load_dataset
 from imret.datasets.own import load_folders, load_manifest
 from imret.datasets.oxford_paris import (
@@ -78,6 +86,8 @@ __all__ = [
     "CompactDataset",
     "CompactPairs",
     "DatasetCard",
+    "Description",
+    "ImageMatrix",
     "LabelledImages",
     "PARIS_CORRUPT",
     "RemoteFile",
@@ -89,10 +99,12 @@ __all__ = [
     "check_vectors",
     "data_root",
     "dataset_state",
+    "describe_images",
     "fetch",
     "find_card",
     "get_dataset",
     "iter_images",
+    "letterbox",
     "list_datasets",
     "list_images",
     "load_cdvs_test",
@@ -117,6 +129,7 @@ __all__ = [
     "load_tinytown_clips",
     "load_tinytown_train",
     "make_pairs",
+    "open_image_matrix",
     "origin_groups",
     "read_compact_pairs",
     "read_compact_test",
@@ -139,4 +152,7 @@ __all__ = [
     "split_within_classes",
     "write_compact_lists",
     "write_groups",
+    "write_image_matrix",
+    "write_pairs",
+    "write_revisited",
 ]
