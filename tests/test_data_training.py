@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imret.core import DatasetError
+from imret.core import DatasetError, GroundTruth, ImretError
+from imret.datasets.compact_lists import (
+    CompactDataset,
+    check_cdvs_test,
+    check_cdvs_train,
+    load_cdvs_test,
+    load_cdvs_train,
+    read_compact_pairs,
+    read_compact_test,
+    read_text_lists,
+    write_compact_lists,
+)
 from imret.datasets.sfm import (
     check_retrieval_sfm_30k,
     check_retrieval_sfm_120k,
@@ -206,3 +217,225 @@ def test_gldv1(tmp_path):
     (jpg / "d.jpg").unlink()
     with pytest.raises(DatasetError, match="1 of 6 images"):
         load_gldv1(tmp_path)
+
+
+# ---- compact lists: `cids_cdvs` is dimensions x images, `imlist_global` images x dimensions, as
+# the auxiliary files of "Feature Fusion for Image Retrieval with Adaptive Bitrate Allocation and
+# Hard Negative Mining" (README, cirtorch/datasets/traindataset.py, test_extract2.py, Global_dis.py)
+
+NAMES = ["db/a b.jpg", "db/塔.jpg", "db/c.jpg", "db/d.jpg"]
+TEST = {
+    "imlist": NAMES,
+    "qimlist": ["q/x.jpg", "q/ü y.jpg"],
+    "gnd_id": [{"ok": [0, 2]}, {"ok": [3]}],
+    "imlist_global": np.arange(12.0).reshape(4, 3),
+    "qimlist_global": np.eye(3)[:2],
+}
+TRAIN = {
+    "cids": NAMES,
+    "cluster": [5, 5, 9, 9],
+    "qidxs": [0, 3],
+    "pidxs": [1, 2],
+    "cids_cdvs": np.arange(12.0).reshape(3, 4),
+}
+
+
+@pytest.fixture
+def lists(tmp_path):
+    for name in NAMES + TEST["qimlist"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    return tmp_path
+
+
+def pickled(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def test_compact_layout_of_the_study(lists):
+    test = read_compact_test(pickled(lists / "gnd_s.pkl", TEST), lists)
+    assert (test.name, test.query_vectors.shape) == ("s", (2, 3))
+    assert test.vectors.tolist() == TEST["imlist_global"].tolist()
+    assert [p.relative_to(lists).as_posix() for p in test.images] == NAMES
+    assert [o.tolist() for o in test.truth.easy] == [[0, 2], [3]] and test.boxes == [None, None]
+    pairs = read_compact_pairs(
+        pickled(lists / "t.pkl", {"train": TRAIN, "val": TRAIN}), "val", lists
+    )
+    assert pairs.vectors.tolist() == TRAIN["cids_cdvs"].T.tolist() and pairs.name == "t-val"
+    assert pairs.vectors.dtype == np.float32 and pairs.vectors.flags.c_contiguous
+
+
+def test_compact_sets_by_name(lists):
+    with pytest.raises(DatasetError, match="cdvs_test_retrieval.pkl is not there: download"):
+        load_cdvs_test(lists)
+    with pytest.raises(DatasetError, match="cdvs_train_retrieval.pkl is not there: download"):
+        load_cdvs_train(lists)
+    pickled(lists / "cdvs_test_retrieval" / "gnd_cdvs_test_retrieval.pkl", TEST)
+    pickled(
+        lists / "cdvs_train_retrieval" / "cdvs_train_retrieval.pkl", {"train": TRAIN, "val": TRAIN}
+    )
+    assert check_cdvs_test(lists) == "4 database, 2 queries with 3 values each"
+    assert "val: 2 pairs, 4 images with 3 values each" in check_cdvs_train(lists)
+    whole = load_cdvs_train(lists, images=lambda name: lists / name)
+    assert whole.images == load_cdvs_train(lists).images
+    (lists / NAMES[2]).unlink()
+    with pytest.raises(DatasetError, match="1 of 4 images"):
+        load_cdvs_train(lists)
+    with pytest.raises(DatasetError, match="1 of 6 image files are missing"):
+        load_cdvs_test(lists)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"imlist_global": TEST["imlist_global"].T}, "axis 0 must have 4 entries.*transpose it"),
+        (
+            {"imlist_global": np.ones((5, 3))},
+            "axis 0 must have 4 entries, one row an image, not 5$",
+        ),
+        ({"imlist_global": np.full((4, 3), np.inf)}, "4 of 4 images have values that are not fin"),
+        ({"imlist_global": np.array([["a"] * 3] * 4)}, "a matrix of numbers is needed"),
+        ({"qimlist_global": np.ones((2, 4))}, "vectors have 3 dimensions, query_vectors 4"),
+        ({"qimlist_global": None}, "a matrix of numbers is needed"),
+        ({"gnd_id": [{"ok": [0]}]}, "one {'ok': positions} a query, 2"),
+        ({"gnd_id": [{"ok": [0]}, {"bad": [1]}]}, "one {'ok': positions} a query, 2"),
+        ({"gnd_id": [{"ok": [0]}, {"ok": [4]}]}, "points past the database of 4"),
+        ({"gnd_id": [{"ok": [0]}, {"ok": [1, 1]}]}, "position 1 is listed twice"),
+        ({"gnd_id": [{"ok": [0]}, {"ok": ["a"]}]}, "positions are whole numbers"),
+    ],
+)
+def test_compact_tests_that_contradict_themselves(lists, change, message):
+    with pytest.raises(ImretError, match=message):
+        read_compact_test(pickled(lists / "g.pkl", TEST | change), lists)
+
+
+def test_compact_pairs_that_contradict_themselves(lists):
+    for change, message in (
+        ({"cids_cdvs": TRAIN["cids_cdvs"].T}, "axis 1 must have 4 entries, one column.*transpose"),
+        ({"cids_cdvs": np.full((3, 4), np.nan)}, "not finite, first image 0"),
+        ({"pidxs": [1, 1]}, "joins two clusters"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            read_compact_pairs(pickled(lists / "t.pkl", {"train": TRAIN | change}), "train", lists)
+    bare = {k: v for k, v in TRAIN.items() if k != "cids_cdvs"}
+    with pytest.raises(DatasetError, match="has no 'cids_cdvs' in 'train'"):
+        read_compact_pairs(pickled(lists / "t.pkl", {"train": bare}), "train", lists)
+    with pytest.raises(DatasetError, match="has no 'imlist'"):
+        read_compact_test(pickled(lists / "t.pkl", TRAIN), lists)
+
+
+def test_names_without_an_ending(lists):
+    short = TEST | {"imlist": [n.removesuffix(".jpg") for n in NAMES]}
+    test = read_compact_test(pickled(lists / "g.pkl", short), lists)
+    assert [p.name for p in test.images] == [Path(n).name for n in NAMES]
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_compact_sets_survive_writing(tmp_path_factory, data):
+    "Pickle and text bring back images, truth, groups, boxes and vectors as they were."
+    root = tmp_path_factory.mktemp("w")
+    n, q, d = (data.draw(st.integers(1, 5)) for _ in range(3))
+    stems = st.text(st.characters(codec="utf-8", exclude_characters="/\\\0\t\r\n."), min_size=1)
+    names = data.draw(
+        st.lists(
+            stems.filter(lambda s: len(s.encode()) < 60),
+            min_size=n + q,
+            max_size=n + q,
+            unique=True,
+        )
+    )
+    paths = [root / f"{i} {name}.png" for i, name in enumerate(names)]
+    for path in paths:
+        path.touch()
+    floats = st.floats(-1e3, 1e3, width=32)
+    x, y = (
+        np.array(
+            data.draw(st.lists(st.lists(floats, min_size=d, max_size=d), min_size=k, max_size=k))
+        )
+        for k in (n, q)
+    )
+    marks = [data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)) for _ in range(q)]
+    right, junk = ([[i for i, m in enumerate(row) if m == k] for row in marks] for k in (1, 2))
+    groups = data.draw(st.lists(st.integers(0, 2), min_size=q, max_size=q))
+    boxes = [(0.5, 1.0, 2.25, 1e3) if data.draw(st.booleans()) else None for _ in range(q)]
+    truth = GroundTruth(positive=right, junk=junk, groups=groups)
+    made = CompactDataset("x", paths[:n], paths[n:], truth, x, y, boxes)
+    write_compact_lists(root / "x.pkl", made, root)
+    write_compact_lists(root / "text", made, root)
+    for back in (read_compact_test(root / "x.pkl", root), read_text_lists(root / "text", root)):
+        assert back.images == made.images and back.queries == made.queries
+        assert back.boxes == made.boxes
+        assert [o.tolist() for o in back.truth.easy] == right
+        assert [o.tolist() for o in back.truth.junk] == junk
+        assert back.truth.groups.tolist() == truth.groups.tolist()
+        assert (back.vectors == made.vectors).all()
+        assert (back.query_vectors == made.query_vectors).all()
+    assert not [p for p in root.rglob(".*")]
+
+
+def test_compact_pairs_survive_writing(lists):
+    made = read_compact_pairs(pickled(lists / "t.pkl", {"train": TRAIN}), "train", lists)
+    write_compact_lists(lists / "u.pkl", {"train": made, "val": made}, lists)
+    write_compact_lists(lists / "text", made, lists)
+    for back in (
+        read_compact_pairs(lists / "u.pkl", "val", lists),
+        read_text_lists(lists / "text" / "train", lists),
+    ):
+        for what in ("clusters", "queries", "positives", "vectors"):
+            assert (getattr(back, what) == getattr(made, what)).all()
+        assert back.images == made.images
+    with pytest.raises(DatasetError, match="is not below"):
+        write_compact_lists(lists / "u.pkl", made, lists / "db" / "elsewhere")
+    made.images[0] = lists / "a\tb.jpg"
+    with pytest.raises(DatasetError, match="has a tab"):
+        write_compact_lists(lists / "text", made, lists)
+
+
+def test_graded_truths_are_not_flattened_in_silence(lists):
+    truth = GroundTruth(easy=[[0]], hard=[[1]])
+    images = [lists / n for n in NAMES]
+    made = CompactDataset("x", images, images[:1], truth, np.eye(4), np.eye(4)[:1])
+    with pytest.raises(DatasetError, match="its truth is graded"):
+        write_compact_lists(lists / "x.pkl", made, lists)
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("images.txt", b"db/c.jpg\n\ndb/d.jpg\n", "images.txt: line 2 is empty"),
+        ("images.txt", b"\xff\xfe", "cannot be read as text"),
+        ("images.txt", b"db/c.jpg\n", r"axis 0 must have 1 entries"),
+        ("vectors.npy", b"no array", "vectors.npy is no array of numbers"),
+        ("vectors.npy", pickle.dumps([1]), "vectors.npy is no array of numbers"),
+        ("truth.txt", b"0\t0\t\n", "truth.txt: a line a query is needed, 2"),
+        ("truth.txt", b"0\t0\t\n1\tx\t\n", "truth.txt or queries.txt: invalid literal"),
+        ("truth.txt", b"0\t0\t0\n1\t1\t\n", "truth.txt: query 0: database position 0 is listed"),
+        ("queries.txt", b"q/x.jpg\t3 2 1\nq/x.jpg\n", "a box is four numbers"),
+    ],
+)
+def test_text_lists_that_are_damaged(lists, file, content, message):
+    test = read_compact_test(pickled(lists / "g.pkl", TEST), lists)
+    write_compact_lists(lists / "text", test, lists)
+    (lists / "text" / file).write_bytes(content)
+    with pytest.raises(ImretError, match=message):
+        read_text_lists(lists / "text", lists)
+
+
+def test_text_lists_of_pairs_that_are_damaged(lists):
+    made = read_compact_pairs(pickled(lists / "t.pkl", {"train": TRAIN}), "train", lists)
+    for file, content, message in (
+        ("pairs.txt", b"0 1\n2\n", "pairs.txt: line 2 is '2', not 2 whole numbers"),
+        ("clusters.txt", b"1\n1\n", "clusters.txt has 2 lines, images.txt 4"),
+        ("clusters.txt", b"1\n1\n2\nx\n", "clusters.txt: line 4 is 'x'"),
+    ):
+        write_compact_lists(lists / "text", made, lists)
+        (lists / "text" / "train" / file).write_bytes(content)
+        with pytest.raises(DatasetError, match=message):
+            read_text_lists(lists / "text" / "train", lists)
+    write_compact_lists(lists / "text", made, lists)
+    windows = (lists / "text" / "train" / "images.txt").read_text("utf8").replace("\n", "\r\n")
+    (lists / "text" / "train" / "images.txt").write_bytes(b"\xef\xbb\xbf" + windows.encode())
+    assert read_text_lists(lists / "text" / "train", lists).images == made.images
