@@ -33,6 +33,7 @@ ROOMS = [
     "engine",
     "ablation",
     "reproduce",
+    "cli_data",
     "cli",
 ]
 

@@ -30,6 +30,13 @@ from imret.datasets.compact_lists import (
 from imret.datasets.emoji import load_emoji, read_emoji
 from imret.datasets.describe import Description, describe_images
 from imret.datasets.export import write_pairs, write_revisited
+from imret.datasets.distractors import (
+    Distractors,
+    load_distractors,
+    open_shards,
+    stream_scores,
+    write_shards,
+)
 from imret.datasets.fetch import RemoteFile, fetch
 from imret.datasets.letterbox import (
     ImageMatrix,
@@ -81,15 +88,32 @@ from imret.datasets.tinytown_clips import (
     read_groups,
     write_groups,
 )
+from imret.datasets.gldv2 import (
+    gldv2_paths,
+    load_gldv2,
+    load_gldv2_clean,
+    load_gldv2_train,
+)
+from imret.datasets.ukbench import (
+    load_ukbench,
+)
+from imret.datasets.uniform import (
+    class_labels,
+    copy_classes,
+    copy_results,
+    load_uni_oxford,
+    make_uniform,
+)
 
 __all__ = [
+    "PARIS_CORRUPT",
     "CompactDataset",
     "CompactPairs",
     "DatasetCard",
     "Description",
+    "Distractors",
     "ImageMatrix",
     "LabelledImages",
-    "PARIS_CORRUPT",
     "RemoteFile",
     "RetrievalDataset",
     "Split",
@@ -97,12 +121,16 @@ __all__ = [
     "TrainingPairs",
     "check_dataset",
     "check_vectors",
+    "class_labels",
+    "copy_classes",
+    "copy_results",
     "data_root",
     "dataset_state",
     "describe_images",
     "fetch",
     "find_card",
     "get_dataset",
+    "gldv2_paths",
     "iter_images",
     "letterbox",
     "list_datasets",
@@ -111,15 +139,19 @@ __all__ = [
     "load_cdvs_train",
     "load_cub200",
     "load_dataset",
+    "load_distractors",
     "load_emoji",
     "load_folders",
     "load_gldv1",
+    "load_gldv2",
+    "load_gldv2_clean",
+    "load_gldv2_train",
     "load_manifest",
     "load_oxford5k",
     "load_paris6k",
     "load_photos",
-    "load_retrieval_sfm_120k",
     "load_retrieval_sfm_30k",
+    "load_retrieval_sfm_120k",
     "load_revisited",
     "load_roxford5k",
     "load_rparis6k",
@@ -128,8 +160,12 @@ __all__ = [
     "load_tinytown",
     "load_tinytown_clips",
     "load_tinytown_train",
+    "load_ukbench",
+    "load_uni_oxford",
     "make_pairs",
+    "make_uniform",
     "open_image_matrix",
+    "open_shards",
     "origin_groups",
     "read_compact_pairs",
     "read_compact_test",
@@ -150,9 +186,11 @@ __all__ = [
     "register_get",
     "split_by_class",
     "split_within_classes",
+    "stream_scores",
     "write_compact_lists",
     "write_groups",
     "write_image_matrix",
     "write_pairs",
     "write_revisited",
+    "write_shards",
 ]

@@ -130,11 +130,13 @@ def register_get(
 
     return register
 
-# %% ../../nbs/10_datasets/06_registry.ipynb #80e3ad58
+# %% ../../nbs/10_datasets/06_registry.ipynb #85a3e56d
 def list_datasets(
     kind: str | None = None,  # One of `KINDS`; None: all
 ) -> list[str]:  # Sorted
-    "The names that `load_dataset` knows."
+    "The names that `load_dataset` knows. Raises `DatasetError` for a kind that is none."
+    if kind not in (None, *KINDS):
+        raise DatasetError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
     return sorted(n for n, card in _CARDS.items() if kind in (None, card.kind))
 
 
