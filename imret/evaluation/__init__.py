@@ -1,6 +1,6 @@
 """What a ranking is worth: metrics by name, protocols and confidence."""
 
-from imret.evaluation.audit import LeakReport, Split, audit
+from imret.evaluation.audit import AuditSet, LeakReport, audit
 from imret.evaluation.compare import Comparison, compare, permutation_p
 from imret.evaluation.confidence import bootstrap_interval, overlap_groups
 from imret.evaluation.metrics import METRICS, Metric, Places, find_metric, measure
@@ -40,17 +40,17 @@ from imret.evaluation.thresholds import (
 from imret.evaluation.ties import TiedPlaces, count_above, expected_precision
 
 __all__ = [
-    "DEFINITIONS",
-    "METRICS",
-    "TIES",
+    "AuditSet",
     "Comparison",
+    "DEFINITIONS",
     "Evaluation",
     "LeakReport",
+    "METRICS",
     "Metric",
     "OperatingPoint",
     "Places",
     "ScoredPairs",
-    "Split",
+    "TIES",
     "TiedPlaces",
     "audit",
     "average_precision",
