@@ -286,11 +286,3 @@ def test_clips():
         for i in clips.truth.easy[q]:
             assert clips.labels[i] == origin and clips.details["clip"][i] != own
         assert all(clips.details["clip"][i] == own for i in clips.truth.junk[q])
-
-
-@pytest.mark.parametrize("text", ["a b c\n", "a\t\n", "a\tb\na\tc\n"])
-def test_damaged_groups(tmp_path, text):
-    path = tmp_path / "groups.txt"
-    Path(path).write_text(text)
-    with pytest.raises(DatasetError, match="groups.txt, line"):
-        tinytown_clips.read_groups(path)

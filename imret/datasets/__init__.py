@@ -38,11 +38,27 @@ from imret.datasets.distractors import (
     write_shards,
 )
 from imret.datasets.fetch import RemoteFile, fetch
+from imret.datasets.gldv2 import (
+    gldv2_paths,
+    load_gldv2,
+    load_gldv2_clean,
+    load_gldv2_train,
+)
 from imret.datasets.letterbox import (
     ImageMatrix,
     letterbox,
     open_image_matrix,
     write_image_matrix,
+)
+from imret.datasets.groups import (
+    draw_queries,
+    label_groups,
+    read_groups,
+    read_scores,
+    sample_groups,
+    split_by_size,
+    write_groups,
+    write_scores,
 )
 from imret.datasets.load import load_dataset
 from imret.datasets.own import load_folders, load_manifest
@@ -82,21 +98,8 @@ from imret.datasets.splits import (
     split_within_classes,
 )
 from imret.datasets.tinytown import Tinytown, load_tinytown, load_tinytown_train
-from imret.datasets.tinytown_clips import (
-    load_tinytown_clips,
-    origin_groups,
-    read_groups,
-    write_groups,
-)
-from imret.datasets.gldv2 import (
-    gldv2_paths,
-    load_gldv2,
-    load_gldv2_clean,
-    load_gldv2_train,
-)
-from imret.datasets.ukbench import (
-    load_ukbench,
-)
+from imret.datasets.tinytown_clips import load_tinytown_clips, origin_groups
+from imret.datasets.ukbench import load_ukbench
 from imret.datasets.uniform import (
     class_labels,
     copy_classes,
@@ -127,11 +130,13 @@ __all__ = [
     "data_root",
     "dataset_state",
     "describe_images",
+    "draw_queries",
     "fetch",
     "find_card",
     "get_dataset",
     "gldv2_paths",
     "iter_images",
+    "label_groups",
     "letterbox",
     "list_datasets",
     "list_images",
@@ -178,13 +183,16 @@ __all__ = [
     "read_pair_list",
     "read_pickle",
     "read_revisited",
+    "read_scores",
     "read_sop",
     "read_stanford_dogs",
     "read_text_lists",
     "register_check",
     "register_dataset",
     "register_get",
+    "sample_groups",
     "split_by_class",
+    "split_by_size",
     "split_within_classes",
     "stream_scores",
     "write_compact_lists",
@@ -192,5 +200,6 @@ __all__ = [
     "write_image_matrix",
     "write_pairs",
     "write_revisited",
+    "write_scores",
     "write_shards",
 ]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLIP_SEED', 'PLACES', 'RATE', 'LENGTH', 'FRAME', 'CLIPS', 'CARD', 'walk', 'record', 'Edit', 'draw_edit',
-           'load_tinytown_clips', 'check_tinytown_clips', 'origin_groups', 'write_groups', 'read_groups']
+           'load_tinytown_clips', 'check_tinytown_clips', 'origin_groups']
 
 # %% ../../nbs/10_datasets/60_tinytown_clips.ipynb #a37a8848
 import zlib
@@ -231,33 +231,10 @@ def check_tinytown_clips(
         )
     return f"{len(table)} frames of {table['clip'].nunique()} clips are as they were rendered"
 
-# %% ../../nbs/10_datasets/60_tinytown_clips.ipynb #c472906c
+# %% ../../nbs/10_datasets/60_tinytown_clips.ipynb #87335205
 def origin_groups(
     dataset: RetrievalDataset,  # With columns clip and origin in `.details`
 ) -> dict[str, list[str]]:  # Origin -> its clips
     "Which clips come from one recording."
     table = dataset.details.drop_duplicates("clip")
     return {o: list(t) for o, t in table.groupby("origin", sort=False)["clip"]}
-
-
-def write_groups(
-    groups: dict[str, list[str]],  # As from `origin_groups`
-    path: str | Path,  # File to write
-) -> None:
-    "Write groups as text, a line each: id, tab, members with blanks between them."
-    lines = [f"{name}\t{' '.join(members)}\n" for name, members in groups.items()]
-    Path(path).write_text("".join(lines), encoding="utf-8")
-
-
-def read_groups(
-    path: str | Path,  # File as from `write_groups`
-) -> dict[str, list[str]]:  # Id -> members
-    "Read groups. Raises `DatasetError` for a line without a tab, or an id that stands twice."
-    groups: dict[str, list[str]] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        name, tab, members = line.partition("\t")
-        if not tab or not members.split() or name in groups:
-            what = f"{name!r} stands twice" if name in groups else "no 'id<tab>members'"
-            raise DatasetError(f"{path}, line {number}: {what}")
-        groups[name] = members.split()
-    return groups

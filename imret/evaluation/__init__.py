@@ -40,17 +40,17 @@ from imret.evaluation.thresholds import (
 from imret.evaluation.ties import TiedPlaces, count_above, expected_precision
 
 __all__ = [
+    "DEFINITIONS",
+    "METRICS",
+    "TIES",
     "AuditSet",
     "Comparison",
-    "DEFINITIONS",
     "Evaluation",
     "LeakReport",
-    "METRICS",
     "Metric",
     "OperatingPoint",
     "Places",
     "ScoredPairs",
-    "TIES",
     "TiedPlaces",
     "audit",
     "average_precision",
