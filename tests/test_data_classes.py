@@ -1,18 +1,22 @@
 """Sets of classes and of cars: small sets in the official layouts, and their corrupted twins.
 
 Layouts as described by the README of https://data.caltech.edu/records/65de6-vp158 (birds), the page
-http://vision.stanford.edu/aditya86/ImageNetDogs/ (dogs) and the README of
-https://github.com/rksltnl/Deep-Metric-Learning-CVPR16 (products)."""
+http://vision.stanford.edu/aditya86/ImageNetDogs/ (dogs), the README of
+https://github.com/rksltnl/Deep-Metric-Learning-CVPR16 (products), and the README in the archive of
+https://mmlab.ie.cuhk.edu.hk/datasets/comp_cars/ (cars)."""
 
+import itertools
 import os
 import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.io import savemat
 
 from imret.core import DatasetError
-from imret.datasets import check_dataset, find_card, list_datasets, load_dataset
+from imret.datasets import check_dataset, find_card, get_dataset, list_datasets, load_dataset
 from imret.datasets.classes import (
     check_cub200,
     check_sop,
@@ -25,6 +29,16 @@ from imret.datasets.classes import (
     read_mat,
     read_sop,
     read_stanford_dogs,
+)
+from imret.datasets.compcars import (
+    REAR,
+    car_tuples,
+    check_compcars,
+    load_compcars,
+    read_compcars,
+    read_compcars_surveillance,
+    unify_classes,
+    validation_split,
 )
 
 KINDS = ["001.Great Auk", "002.Müllers_塔", "003.Jay", "004.Wren"]
@@ -277,9 +291,7 @@ def test_products(products, tmp_path):
     assert data.images[-1] == products / "mug_final/10 塔_1.JPG"
     assert data.labels == ["1", "1", "2", "2", "3", "3", "10", "10"]
     assert [o.tolist() for o in load_sop(tmp_path).truth.easy] == [[1], [0], [3], [2]]
-    message = (
-        "8 images, not 120,053; 4 classes, not 22,634; 4 train, .*; 2 test classes, not 11,3"
-    )
+    message = "8 images, not 120,053; 4 classes, not 22,634; 4 train, .*; 2 test classes, not 11,3"
     with pytest.raises(DatasetError, match=message):
         check_sop(tmp_path)
     (products / "mug_final/10 塔_1.JPG").unlink()
@@ -325,6 +337,211 @@ def test_own_list(tmp_path):
         read_list(tmp_path / "a.txt", tmp_path / "none.txt")
 
 
+# ---- cars
+
+VIEWS = [4, 1, 3, 2, 5, 1, -1]
+
+
+def write_label(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@pytest.fixture
+def cars(tmp_path):
+    "Models 21, 3 and 1035, of each all views; on the road 1035 and 7, two train and one test."
+    folder = tmp_path / "compcars"
+    for make, model in ((9, 21), (78, 1035), (78, 3)):
+        for k, view in enumerate(VIEWS[::-1]):
+            place = f"{make}/{model}/unknown/car 塔 {6 - k}"
+            touch(folder / "data/image" / f"{place}.jpg")
+            write_label(folder / "data/label" / f"{place}.txt", f"{view}\n1\n1 1 9.5 8 \n")
+    road = folder / "sv_data"
+    cells = np.empty((2, 3), object)
+    cells[:] = [["BMW", "BMW X5", 1035], ["Audi", "Audi A3", 7]]
+    for part, names in (("train", ["2/b.jpg", "1/a.jpg"]), ("test", ["1/c d.jpg"])):
+        for name in names:
+            touch(road / "image" / name)
+        (road / f"{part}_surveillance.txt").write_text("\n".join(names) + "\n")
+    savemat(road / "sv_make_model_name.mat", {"sv_make_model_name": cells})
+    return folder
+
+
+def test_cars(cars, tmp_path):
+    data = read_compcars(tmp_path)
+    columns = ["Path", "FileName", "View Point", "Year", "CarMake", "Class", "Index"]
+    assert data.details.columns.tolist() == columns
+    assert data.details["View Point"].tolist() == [1] * 6 + [4] * 3
+    assert data.details["Class"].tolist() == [1035, 1035, 3, 3, 21, 21, 1035, 3, 21]
+    assert data.labels == [2, 2, 0, 0, 1, 1, 2, 0, 1]
+    assert data.details["Index"].tolist() == list(range(9))
+    assert data.details["Path"][0] == "data/image/78/1035/unknown/car 塔 1.jpg"
+    assert data.images[0] == cars / data.details["Path"][0]
+    assert data.boxes[0] == (0, 0, 9.5, 8)
+    assert len(data.splits["validation"].query) == 0  # no class of 58
+    assert read_compcars(tmp_path, (2,)).details["View Point"].tolist() == [2] * 3
+    assert read_compcars(tmp_path, REAR).details["View Point"].tolist() == [2] * 3 + [5] * 3
+    assert len(read_compcars(tmp_path, (-1, 1, 2, 3, 4, 5))) == 21
+    with pytest.raises(DatasetError, match="has no image of the views"):
+        read_compcars(tmp_path, ())
+    for part in ("front", "rear"):
+        with pytest.raises(DatasetError, match="no query images|no database images"):
+            load_compcars(tmp_path, part)
+    with pytest.raises(DatasetError, match="part='side' is not front, rear or surveillance"):
+        load_compcars(tmp_path, "side")
+
+
+def test_road(cars, tmp_path):
+    road = read_compcars_surveillance(tmp_path)
+    assert road.details["Class"].tolist() == [7, 1035, 1035] and road.labels == [0, 1, 1]
+    assert road.splits["official"].query.tolist() == [2]
+    assert [o.tolist() for o in load_compcars(tmp_path, "surveillance").truth.easy] == [[1]]
+    front, both = unify_classes(read_compcars(tmp_path), road)
+    assert both.labels == [1, 3, 3] and front.labels == [3, 3, 0, 0, 2, 2, 3, 0, 2]
+    assert both.details["Class"].tolist() == [7, 1035, 1035] and "official" in both.splits
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "three lines are a view"),
+        ("1\n1\n", "three lines are a view"),
+        ("1\n1\n1 2 3\n", "three lines are a view"),
+        ("front\n1\n1 1 2 2\n", "three lines are a view"),
+        ("7\n1\n1 1 2 2\n", "three lines are a view.*view 7"),
+        ("1\n1\n5 5 2 2\n", "is not 0 <= x1 < x2"),
+    ],
+)
+def test_labels_of_cars_corrupted(cars, tmp_path, text, message):
+    (cars / "data/label/78/3/unknown/car 塔 1.txt").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        read_compcars(tmp_path)
+
+
+def test_cars_missing(cars, tmp_path):
+    with pytest.raises(DatasetError, match="21 images, not 136,726; 2 makes, not 163; 3 models"):
+        check_compcars(tmp_path)
+    stray = touch(cars / "data/image/78/stray.jpg")
+    with pytest.raises(DatasetError, match="stray.jpg is not MAKE/MODEL/YEAR/name.jpg below"):
+        read_compcars(tmp_path)
+    stray.unlink()
+    label = cars / "data/label/78/3/unknown/car 塔 1.txt"
+    label.unlink()
+    for call in (read_compcars, check_compcars):
+        with pytest.raises(DatasetError, match="car 塔 1.txt is not there: read the terms"):
+            call(tmp_path)
+    for call in (read_compcars, check_compcars, load_compcars):
+        with pytest.raises(DatasetError, match="data/image is not there: read the terms at https"):
+            call(tmp_path / "none")
+
+
+def test_cars_counted(cars, tmp_path, monkeypatch):
+    card = find_card("compcars")
+    monkeypatch.setitem(card.counts, "images", 21)
+    monkeypatch.setitem(card.counts, "makes", 2)
+    monkeypatch.setitem(card.counts, "models", 3)
+    said = "21 images, 2 makes, 3 models: as published; of the road 2 train, 1 test: counted"
+    assert check_dataset("compcars", tmp_path) == said
+    (cars / "sv_data/image/1/a.jpg").unlink()
+    with pytest.raises(DatasetError, match="1/a.jpg is not there"):
+        check_compcars(tmp_path)
+    (cars / "sv_data").rename(cars / "elsewhere")
+    assert check_compcars(tmp_path).endswith("as published; the part of the road is not there")
+
+
+def test_road_corrupted(cars, tmp_path):
+    road = cars / "sv_data"
+    file = road / "test_surveillance.txt"
+    for text, message in [
+        ("3/a.jpg", "line 1: '3/a.jpg' is not NUMBER/name.jpg, a number from 1 to 2"),
+        ("\n0/a.jpg", "line 2: '0/a.jpg' is not NUMBER"),
+        ("a.jpg", "line 1: 'a.jpg' is not NUMBER"),
+        ("1/", "line 1: '1/' is not NUMBER"),
+        ("1/a.jpg", "sv_data/image/1/a.jpg is listed twice"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(DatasetError, match=message):
+            read_compcars_surveillance(tmp_path)
+    file.unlink()
+    with pytest.raises(DatasetError, match="test_surveillance.txt is not there: read the terms"):
+        read_compcars_surveillance(tmp_path)
+    file.write_text("1/c d.jpg")
+    for table, message in [
+        ({"color_list": np.eye(3)}, "no table 'sv_make_model_name'; it has color_list"),
+        ({"sv_make_model_name": np.eye(2)}, "column 3 must be the number of a model"),
+        ({"sv_make_model_name": np.full((2, 3), 0.5)}, "column 3 must be the number of a model"),
+    ]:
+        savemat(road / "sv_make_model_name.mat", table)
+        with pytest.raises(DatasetError, match=message):
+            read_compcars_surveillance(tmp_path)
+
+
+classes = st.lists(st.integers(0, 4), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=classes, ratio=st.integers(2, 9), least=st.integers(1, 9), seed=st.integers(0, 3))
+def test_validation_split(labels, ratio, least, seed):
+    split = validation_split(labels, ratio, least, seed)
+    assert sorted([*split.train, *split.query]) == list(range(len(labels)))
+    for label in set(labels):
+        n = labels.count(label)
+        asked = [i for i in split.query if labels[i] == label]
+        kept = [i for i in split.database if labels[i] == label]
+        assert len(asked) == (n // ratio if n >= least else 0)
+        assert len(kept) == (n - len(asked) if n >= least else 0)
+    again = validation_split(labels, ratio, least, seed)
+    assert np.array_equal(again.query, split.query)
+    with pytest.raises(DatasetError, match="leaves no image to learn from"):
+        validation_split(labels, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=classes,
+    negatives=st.integers(0, 5),
+    skip=st.integers(1, 3),
+    drop=st.sets(st.integers(0, 39)),
+)
+def test_tuples(labels, negatives, skip, drop):
+    "All pairs of a plain double loop; negatives of other classes, all different."
+    among = [i for i in range(len(labels)) if i not in drop]
+    pairs = [
+        (i, j)
+        for label in sorted({labels[i] for i in among})
+        for ids in [[i for i in among if labels[i] == label]]
+        for at, i in enumerate(ids)
+        for j in ids[at + 1 :: skip]
+    ]
+    others = {p: sum(labels[i] != labels[p[0]] for i in among) for p in pairs}
+    if any(n < negatives for n in others.values()):
+        with pytest.raises(DatasetError, match="images of other classes, but"):
+            car_tuples(labels, among, negatives, skip)
+        return
+    tuples = car_tuples(labels, among[::-1], negatives, skip)
+    assert tuples.dtype == np.int64 and tuples.shape == (len(pairs), 2 + negatives)
+    assert [tuple(t[:2]) for t in tuples.tolist()] == pairs
+    for row in tuples.tolist():
+        assert len(set(row)) == 2 + negatives and set(row) <= set(among)
+        assert all(labels[i] != labels[row[0]] for i in row[2:])
+    assert np.array_equal(tuples, car_tuples(labels, among, negatives, skip))
+
+
+def test_every_image_is_a_negative():
+    "The last too, and about as often as any other; another seed draws others."
+    labels = [i // 20 for i in range(100)]
+    tuples = car_tuples(labels, negatives=4)
+    drawn = np.bincount(tuples[:, 2:].ravel(), minlength=100)
+    assert len(tuples) == 5 * 190 and drawn.sum() == 950 * 4
+    assert abs(drawn - 38).max() < 6 * np.sqrt(38)
+    assert drawn[-1] > 0
+    assert not np.array_equal(tuples, car_tuples(labels, seed=8))
+    sets = {frozenset(t) for t in car_tuples([0] * 40 + [1, 1, 1, 2], negatives=2)[:, 2:].tolist()}
+    assert sets >= {frozenset(p) for p in itertools.combinations(range(40, 44), 2)}
+    with pytest.raises(DatasetError, match="skip=0"):
+        car_tuples(labels, skip=0)
+
+
 # ---- what is known by name
 
 
@@ -339,3 +556,5 @@ def test_names(tmp_path):
         )
         with pytest.raises(DatasetError, match=f"{name} is not there"):
             check_dataset(name, tmp_path)
+    with pytest.raises(DatasetError, match="compcars cannot be downloaded by a program: read the"):
+        get_dataset("compcars", tmp_path)

@@ -27,9 +27,26 @@ from imret.datasets.compact_lists import (
     read_text_lists,
     write_compact_lists,
 )
-from imret.datasets.emoji import load_emoji, read_emoji
+from imret.datasets.compcars import (
+    car_tuples,
+    load_compcars,
+    read_compcars,
+    read_compcars_surveillance,
+    unify_classes,
+    validation_split,
+)
+from imret.datasets.crops import (
+    CentreCrop,
+    MiddleCrop,
+    Mirror,
+    Recipe,
+    SquareCrop,
+    StretchCrop,
+    View,
+    Whole,
+    augment_set,
+)
 from imret.datasets.describe import Description, describe_images
-from imret.datasets.export import write_pairs, write_revisited
 from imret.datasets.distractors import (
     Distractors,
     load_distractors,
@@ -37,18 +54,14 @@ from imret.datasets.distractors import (
     stream_scores,
     write_shards,
 )
+from imret.datasets.emoji import load_emoji, read_emoji
+from imret.datasets.export import write_pairs, write_revisited
 from imret.datasets.fetch import RemoteFile, fetch
 from imret.datasets.gldv2 import (
     gldv2_paths,
     load_gldv2,
     load_gldv2_clean,
     load_gldv2_train,
-)
-from imret.datasets.letterbox import (
-    ImageMatrix,
-    letterbox,
-    open_image_matrix,
-    write_image_matrix,
 )
 from imret.datasets.groups import (
     draw_queries,
@@ -59,6 +72,12 @@ from imret.datasets.groups import (
     split_by_size,
     write_groups,
     write_scores,
+)
+from imret.datasets.letterbox import (
+    ImageMatrix,
+    letterbox,
+    open_image_matrix,
+    write_image_matrix,
 )
 from imret.datasets.load import load_dataset
 from imret.datasets.own import load_folders, load_manifest
@@ -109,7 +128,7 @@ from imret.datasets.uniform import (
 )
 
 __all__ = [
-    "PARIS_CORRUPT",
+    "CentreCrop",
     "CompactDataset",
     "CompactPairs",
     "DatasetCard",
@@ -117,11 +136,21 @@ __all__ = [
     "Distractors",
     "ImageMatrix",
     "LabelledImages",
+    "MiddleCrop",
+    "Mirror",
+    "PARIS_CORRUPT",
+    "Recipe",
     "RemoteFile",
     "RetrievalDataset",
     "Split",
+    "SquareCrop",
+    "StretchCrop",
     "Tinytown",
     "TrainingPairs",
+    "View",
+    "Whole",
+    "augment_set",
+    "car_tuples",
     "check_dataset",
     "check_vectors",
     "class_labels",
@@ -142,6 +171,7 @@ __all__ = [
     "list_images",
     "load_cdvs_test",
     "load_cdvs_train",
+    "load_compcars",
     "load_cub200",
     "load_dataset",
     "load_distractors",
@@ -155,8 +185,8 @@ __all__ = [
     "load_oxford5k",
     "load_paris6k",
     "load_photos",
-    "load_retrieval_sfm_30k",
     "load_retrieval_sfm_120k",
+    "load_retrieval_sfm_30k",
     "load_revisited",
     "load_roxford5k",
     "load_rparis6k",
@@ -174,6 +204,8 @@ __all__ = [
     "origin_groups",
     "read_compact_pairs",
     "read_compact_test",
+    "read_compcars",
+    "read_compcars_surveillance",
     "read_cub200",
     "read_emoji",
     "read_groups",
@@ -195,6 +227,8 @@ __all__ = [
     "split_by_size",
     "split_within_classes",
     "stream_scores",
+    "unify_classes",
+    "validation_split",
     "write_compact_lists",
     "write_groups",
     "write_image_matrix",
