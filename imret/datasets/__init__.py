@@ -63,6 +63,7 @@ from imret.datasets.gldv2 import (
     load_gldv2_clean,
     load_gldv2_train,
 )
+from imret.datasets.frames import iter_frames, list_videos, load_videos, sample_frames
 from imret.datasets.groups import (
     draw_queries,
     label_groups,
@@ -164,11 +165,13 @@ __all__ = [
     "find_card",
     "get_dataset",
     "gldv2_paths",
+    "iter_frames",
     "iter_images",
     "label_groups",
     "letterbox",
     "list_datasets",
     "list_images",
+    "list_videos",
     "load_cdvs_test",
     "load_cdvs_train",
     "load_compcars",
@@ -197,6 +200,7 @@ __all__ = [
     "load_tinytown_train",
     "load_ukbench",
     "load_uni_oxford",
+    "load_videos",
     "make_pairs",
     "make_uniform",
     "open_image_matrix",
@@ -222,6 +226,7 @@ __all__ = [
     "register_check",
     "register_dataset",
     "register_get",
+    "sample_frames",
     "sample_groups",
     "split_by_class",
     "split_by_size",
