@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imret.core import DatasetError, GroundTruth, ImretError
+from imret.core import DatasetError, GroundTruth, ImageError, ImretError
 from imret.datasets.compact_lists import (
     CompactDataset,
     check_cdvs_test,
@@ -21,6 +21,15 @@ from imret.datasets.compact_lists import (
     read_compact_test,
     read_text_lists,
     write_compact_lists,
+)
+from imret.datasets.crops import (
+    CentreCrop,
+    MiddleCrop,
+    Mirror,
+    SquareCrop,
+    StretchCrop,
+    Whole,
+    augment_set,
 )
 from imret.datasets.sfm import (
     check_retrieval_sfm_30k,
@@ -33,6 +42,7 @@ from imret.datasets.sfm import (
     number_clusters,
     read_pair_list,
 )
+from imret.datasets.splits import LabelledImages
 
 # ---- retrieval-SfM: a dictionary of train and val, images three folders deep. The layout is that
 # of https://github.com/filipradenovic/cnnimageretrieval-pytorch (traindataset.py, datahelpers.py)
@@ -439,3 +449,177 @@ def test_text_lists_of_pairs_that_are_damaged(lists):
     windows = (lists / "text" / "train" / "images.txt").read_text("utf8").replace("\n", "\r\n")
     (lists / "text" / "train" / "images.txt").write_bytes(b"\xef\xbb\xbf" + windows.encode())
     assert read_text_lists(lists / "text" / "train", lists).images == made.images
+
+
+# ---- crops
+
+RECIPES = [
+    Whole((20, 15)),
+    Mirror(0.5),
+    MiddleCrop((20, 15)),
+    CentreCrop((20, 15)),
+    SquareCrop(16),
+    StretchCrop(20, 17),
+    StretchCrop(20, 17, random=False),
+]
+IDS = [f"{type(r).__name__}{i}" for i, r in enumerate(RECIPES)]
+SIDES = st.tuples(st.integers(1, 90), st.integers(1, 90))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=IDS)
+@given(size=SIDES, seed=st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_views_lie_inside_and_repeat(recipe, size, seed):
+    view = recipe.plan(size, np.random.default_rng(seed))
+    x1, y1, x2, y2 = view.box
+    assert 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]
+    assert view == recipe.plan(size, np.random.default_rng(seed))
+    assert view.size == (size if isinstance(recipe, Mirror) else view.size)
+    if recipe.fits(size) and not isinstance(recipe, (Mirror, Whole, StretchCrop)):
+        assert x2 - x1 >= view.size[0] - 1e-9 and y2 - y1 >= view.size[1] - 1e-9
+    whole = view.move_box((0, 0, *size))
+    assert np.allclose(whole, (0, 0, *view.size))
+    assert 0 < view.shows((0, 0, *size)) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=IDS)
+def test_pixels_of_pil_and_arrays_agree(recipe):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 61, 3), np.uint8)
+    one, two = recipe(Image.fromarray(pixels), 5), recipe(pixels, 5)
+    assert (np.asarray(one) == two).all() and two.dtype == np.uint8
+    assert isinstance(one, Image.Image) and isinstance(two, np.ndarray)
+    assert (recipe(pixels[..., 0], 5) == recipe(pixels, 5)[..., 0]).all()  # grey images too
+    rng = np.random.default_rng(5)
+    assert (recipe(pixels, rng) == two).all()  # a generator is advanced, a seed starts anew
+    drawn = [np.asarray(recipe(pixels)).tobytes() for _ in range(40)]
+    varies = not isinstance(recipe, (Whole, CentreCrop)) and getattr(recipe, "random", True)
+    assert (len(set(drawn)) > 1) == varies
+
+
+@given(seed=st.integers(0, 999), size=st.tuples(st.integers(8, 70), st.integers(8, 70)))
+@settings(max_examples=30, deadline=None)
+def test_stretch_crop_is_stretching_then_cropping(seed, size):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
+    recipe = StretchCrop(32, 24)
+    view = recipe.plan(size, np.random.default_rng(seed))
+    x, y = (round(v * 32 / have) for v, have in zip(view.box, size))  # noqa: B905
+    stretched = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR)
+    want = np.asarray(stretched.crop((x, y, x + 24, y + 24))).astype(int)
+    want = want[:, ::-1] if view.mirror else want
+    assert np.abs(want - view(pixels)).max() <= 1
+
+
+def test_boxes_follow_pixels():
+    "A white box in a black image is where the moved box says."
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    box = (40, 32, 96, 88)
+    pixels[box[1] : box[3], box[0] : box[2]] = 255
+    for recipe in (MiddleCrop((80, 60)), SquareCrop(80), StretchCrop(128, 96), Mirror(1)):
+        for _ in range(10):
+            view = recipe.plan((160, 120), rng)
+            x1, y1, x2, y2 = view.move_box(box)
+            bright = np.argwhere(view(pixels)[..., 0] > 127)
+            found = (*bright.min(0)[::-1], *(bright.max(0)[::-1] + 1))
+            assert np.abs(np.subtract(found, (x1, y1, x2, y2))).max() <= 1
+            area = (x2 - x1) * (y2 - y1) / np.prod(view.size)
+            part = (view.box[2] - view.box[0]) * (view.box[3] - view.box[1])
+            assert np.isclose(area * part / (56 * 56), view.shows(box))
+
+
+def test_places_are_drawn_evenly_and_to_the_edge():
+    rng = np.random.default_rng(0)
+    lefts = [SquareCrop(8).plan((14, 10), rng).box[0] for _ in range(2000)]
+    assert sorted(set(lefts)) == [0, 1, 2, 3, 4]
+    assert max(abs(lefts.count(x) / 2000 - 0.2) for x in range(5)) < 0.05
+    tops = {MiddleCrop((8, 8)).plan((20, 12), rng).box[1] for _ in range(200)}
+    assert tops == {0, 1, 2}  # sides halfway: 10 of 12
+
+
+def test_recipes_that_cannot_be():
+    for make in (
+        lambda: Whole((0, 4)),
+        lambda: MiddleCrop((1, 2, 3)),
+        lambda: CentreCrop((1.5, 2)),
+    ):
+        with pytest.raises(DatasetError, match="is not a width and a height"):
+            make()
+    with pytest.raises(DatasetError, match="not from 1 to stretch"):
+        StretchCrop(224, 256)
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = {"a/1.jpg": (60, 50), "a/2 ü.png": (30, 20), "b/塔.jpg": (80, 40), "b/1.jpg": (61, 44)}
+    for name, (w, h) in sizes.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).save(path)
+    paths = [tmp_path / "in" / name for name in sizes]
+    boxes = [(1, 1, 5, 5), None, (0, 0, 80, 40), (10, 10, 50, 30)]
+    return LabelledImages("x", paths, ["a", "a", "b", "b"], boxes)
+
+
+STUDY = {"": Whole((32, 24)), "_0": MiddleCrop((32, 24)), "_1": MiddleCrop((32, 24))}
+
+
+def test_copies_are_counted_as_the_study_does(labelled, tmp_path):
+    made = augment_set(labelled, tmp_path / "out", STUDY)
+    assert len(made) == 3 * 4 - 2  # one image is not larger than 32 x 24 on both sides
+    assert made.labels == ["a"] * 4 + ["b"] * 6
+    assert made.details.source.tolist() == [0, 0, 0, 1, 2, 2, 2, 3, 3, 3]
+    assert {Image.open(p).size for p in made.images} == {(32, 24)}
+    assert made.boxes[3] is None and made.boxes[4] == (0, 0, 32, 24)
+    names = [p.relative_to(tmp_path / "out").as_posix() for p in made.images]
+    assert names[:4] == ["a/1.jpg", "a/1_0.jpg", "a/1_1.jpg", "a/2 ü.jpg"]
+
+
+def test_copies_resume_and_do_not_depend_on_each_other(labelled, tmp_path):
+    made = augment_set(labelled, tmp_path / "out", STUDY)
+    before = {p: p.read_bytes() for p in made.images}
+    for path in made.images[::2]:
+        path.unlink()
+    augment_set(labelled, tmp_path / "out", STUDY)
+    assert {p: p.read_bytes() for p in made.images} == before
+    turned = LabelledImages("x", labelled.images[::-1], labelled.labels[::-1])
+    other = augment_set(turned, tmp_path / "turned", STUDY)
+    for path in other.images:
+        assert path.read_bytes() == before[tmp_path / "out" / path.relative_to(tmp_path / "turned")]
+    seeded = augment_set(labelled, tmp_path / "seeded", STUDY, seed=1)
+    assert [p.read_bytes() for p in seeded.images] != list(before.values())
+    for change in ({"seed": 1}, {"quality": 90}, {"recipes": {"": Whole((33, 24))}}):
+        with pytest.raises(DatasetError, match="copies made otherwise"):
+            augment_set(labelled, tmp_path / "out", **({"recipes": STUDY} | change))
+
+
+def test_classes_and_images_that_are_too_small(labelled, tmp_path):
+    made = augment_set(labelled, tmp_path / "out", {"": CentreCrop((32, 24))}, min_images=2)
+    assert made.labels == ["b", "b"]
+    with pytest.raises(DatasetError, match="no image is left"):
+        augment_set(labelled, tmp_path / "none", {"": CentreCrop((320, 240))})
+    with pytest.raises(DatasetError, match="no recipes"):
+        augment_set(labelled, tmp_path / "none", {})
+
+
+def test_copies_that_cannot_be(labelled, tmp_path):
+    twice = LabelledImages("x", [labelled.images[0]] * 2, ["a", "a"])
+    with pytest.raises(DatasetError, match="listed twice"):
+        augment_set(twice, tmp_path / "o1", STUDY)
+    clash = labelled.images[0].with_name("1_0.jpg")
+    Image.new("RGB", (9, 9)).save(clash)
+    with pytest.raises(DatasetError, match="1_0.jpg and .*1.jpg both"):
+        augment_set(LabelledImages("x", [labelled.images[0], clash], "aa"), tmp_path / "o2", STUDY)
+    clash.write_bytes(labelled.images[0].read_bytes()[:200])
+    with pytest.raises(ImageError, match="cannot be read as an image"):
+        augment_set(LabelledImages("x", [clash], "a"), tmp_path / "o3", STUDY)
+    assert not [p for p in tmp_path.rglob(".*")]
+
+
+def test_copies_stand_upright(tmp_path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(path, exif=exif)
+    made = augment_set(LabelledImages("x", [path], "a"), tmp_path / "out", {"": Mirror(1)})
+    assert Image.open(made.images[0]).size == (40, 60)
