@@ -127,6 +127,13 @@ from imret.datasets.uniform import (
     load_uni_oxford,
     make_uniform,
 )
+from imret.datasets.url_lists import (
+    choose_landmarks,
+    download_urls,
+    load_landmarks,
+    read_url_list,
+    url_files,
+)
 
 __all__ = [
     "CentreCrop",
@@ -154,12 +161,14 @@ __all__ = [
     "car_tuples",
     "check_dataset",
     "check_vectors",
+    "choose_landmarks",
     "class_labels",
     "copy_classes",
     "copy_results",
     "data_root",
     "dataset_state",
     "describe_images",
+    "download_urls",
     "draw_queries",
     "fetch",
     "find_card",
@@ -184,6 +193,7 @@ __all__ = [
     "load_gldv2",
     "load_gldv2_clean",
     "load_gldv2_train",
+    "load_landmarks",
     "load_manifest",
     "load_oxford5k",
     "load_paris6k",
@@ -223,6 +233,7 @@ __all__ = [
     "read_sop",
     "read_stanford_dogs",
     "read_text_lists",
+    "read_url_list",
     "register_check",
     "register_dataset",
     "register_get",
@@ -233,6 +244,7 @@ __all__ = [
     "split_within_classes",
     "stream_scores",
     "unify_classes",
+    "url_files",
     "validation_split",
     "write_compact_lists",
     "write_groups",
