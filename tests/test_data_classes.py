@@ -382,6 +382,8 @@ def test_cars(cars, tmp_path):
     assert read_compcars(tmp_path, (2,)).details["View Point"].tolist() == [2] * 3
     assert read_compcars(tmp_path, REAR).details["View Point"].tolist() == [2] * 3 + [5] * 3
     assert len(read_compcars(tmp_path, (-1, 1, 2, 3, 4, 5))) == 21
+    (cars / "data/label/78/1035/unknown/car 塔 1.txt").write_text("1\r\n1\r\n0 1 7 8\r\n")
+    assert read_compcars(tmp_path).boxes[0] == (0, 0, 7, 8)
     with pytest.raises(DatasetError, match="has no image of the views"):
         read_compcars(tmp_path, ())
     for part in ("front", "rear"):

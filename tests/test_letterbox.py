@@ -92,6 +92,8 @@ def test_letterbox_refuses():
             letterbox(bad)
     with pytest.raises(DatasetError, match="fill='grey' is not one of blur, black, white"):
         letterbox(noise(4, 4), fill="grey")
+    with pytest.raises(DatasetError, match="size=0 below 1"):
+        letterbox(noise(4, 4), 0)
 
 
 # ---- the matrix

@@ -19,7 +19,7 @@ from .classes import read_mat
 from .registry import DatasetCard, register_check, register_dataset
 from .splits import LabelledImages, Split
 
-# %% ../../nbs/10_datasets/67_compcars.ipynb #4bd4b15b
+# %% ../../nbs/10_datasets/67_compcars.ipynb #bea5bc0c
 COMPCARS = DatasetCard(
     "compcars",
     "CompCars: cars of 1,716 models, from the web and from a camera above a road",
@@ -53,7 +53,7 @@ def _read_label(file: Path) -> tuple[int, tuple[float, ...] | None]:
         raise DatasetError(
             f"{file}: three lines are a view (-1, 1 to 5), a number, and x1 y1 x2 y2: {e}"
         ) from e
-    return view, (x1 - 1, y1 - 1, x2, y2)
+    return view, (max(x1 - 1, 0), max(y1 - 1, 0), x2, y2)
 
 # %% ../../nbs/10_datasets/67_compcars.ipynb #c3e93f26
 VALIDATION = "validation"

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from ..core import DatasetError, ImageError, progress_bar
 
-# %% ../../nbs/10_datasets/66_letterbox.ipynb #19f53856
+# %% ../../nbs/10_datasets/66_letterbox.ipynb #c7b80daa
 FILLS = ("blur", "black", "white")
 
 
@@ -51,9 +51,11 @@ def letterbox(
     `as_original` repeats two slips, for whoever has to compare with its numbers: white is 225, and
     where an odd number of rows or columns is left to fill, the last one stays black. Pictures that
     are square, or wholly black, are nothing special here. Raises `ImageError` for another array,
-    `DatasetError` for another fill."""
-    if fill not in FILLS:
-        raise DatasetError(f"fill={fill!r} is not one of {', '.join(FILLS)}")
+    `DatasetError` for another fill or a size below 1."""
+    if fill not in FILLS or size < 1:
+        raise DatasetError(
+            f"fill={fill!r} is not one of {', '.join(FILLS)}, or size={size} below 1"
+        )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ImageError(f"an image is (H, W, 3) uint8, not {image.shape} {image.dtype}")
     h, w = image.shape[:2]
