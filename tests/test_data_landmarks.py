@@ -113,6 +113,7 @@ def test_oxford_folders_change_nothing(oxford):
     real = oxford / "elsewhere.jpg"
     shutil.move(jpg / "oxford_000001.jpg", real)
     (jpg / "oxford_000001.jpg").symlink_to(real)
+    (oxford / "oxford5k" / "lab" / "._keble_1_query.txt").write_bytes(b"\x00")  # by a Mac
     after = load_oxford5k(oxford, complete=False)
     assert names(after, range(6)) == names(before, range(6))
     assert [a.tolist() for a in after.truth.easy] == [b.tolist() for b in before.truth.easy]
@@ -575,6 +576,9 @@ def test_gldv2_training(landmarks, monkeypatch):
     assert [p.stem for p in clean.images] == [INDEX[1], INDEX[0], TEST[1]]
     assert clean.labels == [12, 12, 7] and train.labels == [7, 12]
     assert clean.part("train", "train").labels == clean.labels
+    assert load_gldv2_clean(landmarks, leave_out={12}).labels == [7]
+    with pytest.raises(DatasetError, match="has no landmark 13"):
+        load_gldv2_clean(landmarks, leave_out={12, 13})
     with pytest.raises(DatasetError, match="gldv2-clean: 3 images, not 1,580,470; 2 landmarks"):
         check_dataset("gldv2-clean", landmarks)
     counts = {"images": 2, "landmarks": 2}

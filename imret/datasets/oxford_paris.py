@@ -35,11 +35,11 @@ PARIS_CORRUPT = frozenset(
     "paris_triomphe_000867".split()
 )
 
-# %% ../../nbs/10_datasets/41_oxford_paris.ipynb #980a8d1b
+# %% ../../nbs/10_datasets/41_oxford_paris.ipynb #58c731f3
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/oxbuildings"
 _PARIS = "https://www.robots.ox.ac.uk/~vgg/data/parisbuildings"
 _REVISITED = "http://cmp.felk.cvut.cz/revisitop"
-_FLICKR = "images from Flickr, under Flickr's terms of use; see the page"
+_FLICKR = "Flickr's terms of use and the terms of access of Oxford's VGG; see the page"
 _IMAGES = {
     "oxford5k": (RemoteFile(f"{_OXFORD}/oxbuild_images-v1.tgz", unpack="jpg"),),
     "paris6k": (
@@ -103,7 +103,7 @@ CARDS = {
             _PARIS,
             "paris_120310.tgz",
             6392,
-            "2.5 GB",
+            "two archives, the first 1.3 GB",
         ),
         _revisited_card(
             "roxford5k",
@@ -117,12 +117,12 @@ CARDS = {
             "paris6k",
             6322,
             "d2e729a5293dda7dda8a15c8383424a42e4964a2c4cfea2f32fa85d11d2df499",
-            "2.5 GB",
+            "two archives, the first 1.3 GB",
         ),
     )
 }
 
-# %% ../../nbs/10_datasets/41_oxford_paris.ipynb #c3423b26
+# %% ../../nbs/10_datasets/41_oxford_paris.ipynb #41756ca5
 def read_landmarks(
     folder: str | Path,  # Holds `LANDMARK_N_query.txt`, `…_good.txt`, `…_ok.txt`, `…_junk.txt`
     imlist: Sequence[str],  # Names of the database images, without extension
@@ -131,7 +131,7 @@ def read_landmarks(
     """The classic ground truth of Oxford and Paris (Philbin et al. 2007, 2008).
 
     Positives are good and ok. Raises `DatasetError` or `TruthError` with the name of the file."""
-    queries = sorted(Path(folder).rglob("*_query.txt"))
+    queries = sorted(p for p in Path(folder).rglob("*_query.txt") if p.name[0] != ".")
     if not queries:
         raise DatasetError(f"{folder} holds no LANDMARK_N_query.txt: unpack the ground truth there")
     position = {name: i for i, name in enumerate(imlist)}
