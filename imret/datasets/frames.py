@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIDEO_SUFFIXES', 'iter_frames', 'list_videos', 'sample_frames', 'load_videos']
 
-# %% ../../nbs/10_datasets/70_frames.ipynb #72237dd5
+# %% ../../nbs/10_datasets/70_frames.ipynb #b5cbaebc
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 
 from ..core import DatasetError, GroundTruth, progress_bar
 from .base import RetrievalDataset
-from .tinytown import new_folder
+from .tinytown import encode_jpeg, new_folder
 
 # %% ../../nbs/10_datasets/70_frames.ipynb #4d0c41bd
 def iter_frames(
