@@ -1,13 +1,18 @@
 """Training sets: lists of pairs that contradict themselves or act, compact lists, and crops."""
 
+import io
 import os
 import pickle
+import tarfile
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_server import LocalServer
 from PIL import Image
 
 from imret.core import DatasetError, GroundTruth, ImageError, ImretError
@@ -31,7 +36,9 @@ from imret.datasets.crops import (
     Whole,
     augment_set,
 )
+from imret.datasets.fetch import fetch
 from imret.datasets.sfm import (
+    SFM_120K,
     check_retrieval_sfm_30k,
     check_retrieval_sfm_120k,
     cid_path,
@@ -146,6 +153,31 @@ def test_sfm_missing_files_and_counts(tmp_path):
     write_sfm(tmp_path)
     with pytest.raises(DatasetError, match="5 train images, not 91,642; 5 validation images, not"):
         check_retrieval_sfm_120k(tmp_path)
+
+
+def test_sfm_is_downloaded_into_the_layout_that_is_read(tmp_path):
+    "From the addresses of the card to pairs; the archive holds what goes into `ims`."
+    made = write_sfm(tmp_path / "made") / "retrieval-SfM-120k"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for folder in sorted((made / "ims").iterdir()):
+            tar.add(folder, folder.name)
+    whiten = {k: PART[k] for k in ("cids", "qidxs", "pidxs")}
+    server = LocalServer()
+    home = urlsplit(SFM_120K.page).path + "/data/train"
+    server.files = {
+        f"{home}/dbs/retrieval-SfM-120k.pkl": (made / "retrieval-SfM-120k.pkl").read_bytes(),
+        f"{home}/dbs/retrieval-SfM-120k-whiten.pkl": pickle.dumps(whiten),
+        f"{home}/ims/ims.tar.gz": archive.getvalue(),
+    }
+    files = [replace(f, url=server.address + urlsplit(f.url).path) for f in SFM_120K.files]
+    try:
+        fetch(files, SFM_120K.folder(tmp_path / "got"), progress=False)
+    finally:
+        server.close()
+    for split in ("train", "val", "whiten"):
+        pairs = load_retrieval_sfm_120k(tmp_path / "got", split)
+        assert names_of(pairs) == CIDS and len(pairs) == 3
 
 
 def test_sfm_pickle_that_acts(tmp_path):
