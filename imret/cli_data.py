@@ -91,7 +91,7 @@ def check_data(name: Name):
 
     typer.echo(f"{name}: {check_dataset(name)}")
 
-# %% ../nbs/89_cli_data.ipynb #899a0afa
+# %% ../nbs/89_cli_data.ipynb #5c2f7b66
 _MOST = 100_000  # images of a folder that are also tried as a benchmark
 
 
@@ -116,12 +116,15 @@ def describe_data(
     if data is not None:
         found.source = path
     typer.echo(found)
-    for what, table in (("cannot be read", found.broken), ("copies", found.copies)):
+    for what, table, n in (
+        ("cannot be read", found.broken, found.n_broken),
+        ("copies", found.copies, found.n_copies),
+    ):
         for row in table.head(names).itertuples():
             mark = row.reason if what != "copies" else f"group {row.group}"
             typer.echo(f"  {what}: {_shown(row.path)}: {mark}")
-        if len(table) > names > 0:
-            typer.echo(f"  {what}: … {len(table) - names:,} more, with --names")
+        if n > names > 0:
+            typer.echo(f"  {what}: … {n - names:,} more; --names shows them")
     typer.echo(_as_benchmark(path, data, found.images))
     sheet = sheet or Path("figures", f"{folder.stem or 'here'}_sheet.html")
     sheet.parent.mkdir(parents=True, exist_ok=True)
