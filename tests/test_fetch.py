@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -193,13 +194,20 @@ def test_ftp_is_left_to_pooch(tmp_path, monkeypatch):
         def __call__(self, url, target, _):
             if url.endswith("gone"):
                 raise MODULE.FTPError("550 gone: No such file")
+            if url.endswith("full"):
+                raise OSError(errno.ENOSPC, "No space left on device")
             Path(target).write_bytes(NOISE)
 
-    monkeypatch.setattr(MODULE.pooch, "FTPDownloader", Stub)
-    fetch("ftp://example.org/a.bin", tmp_path, known_hash=sha(NOISE))
-    assert (tmp_path / "a.bin").read_bytes() == NOISE
-    with pytest.raises(DatasetError, match="ftp://example.org/gone: the server says .*550"):
-        fetch("ftp://example.org/gone", tmp_path)
+    with monkeypatch.context() as m:
+        m.setattr(MODULE.pooch, "FTPDownloader", Stub)
+        fetch("ftp://example.org/a.bin", tmp_path, known_hash=sha(NOISE))
+        assert (tmp_path / "a.bin").read_bytes() == NOISE
+        with pytest.raises(DatasetError, match="ftp://example.org/gone: .*550"):
+            fetch("ftp://example.org/gone", tmp_path)
+        with pytest.raises(DatasetError, match="disk is full"):
+            fetch("ftp://example.org/full", tmp_path)
+    with pytest.raises(DatasetError, match="ftp://127.0.0.1/b: .*check the address"):
+        fetch("ftp://127.0.0.1/b", tmp_path)  # nobody serves there
 
 
 # ---------------------------------------------------------------- what comes is wrong
@@ -424,7 +432,37 @@ def test_a_file_where_a_folder_should_be(server, tmp_path):
         fetch(f"{server.address}/a.bin", tmp_path / "set")
 
 
-# ---------------------------------------------------------------- two at once
+# ---------------------------------------------------------------- processes
+
+
+def test_a_killed_process_loses_nothing(server, tmp_path):
+    server.files["/a.bin"], server.patience = NOISE, 100_000
+    answer, server._answer = server._answer, lambda request: wait_then_answer(request)
+
+    def wait_then_answer(request):
+        if server.asked:
+            server.delay.clear()
+        answer(request)
+
+    script = (
+        "from imret.datasets.fetch import RemoteFile, fetch\n"
+        f"fetch([RemoteFile('{server.address}/a.bin')], r'{tmp_path}', progress=False)\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script])
+    part = tmp_path / ".fetch/a.bin.part"
+    for _ in range(600):
+        if part.exists() and part.stat().st_size == 100_000:
+            break
+        time.sleep(0.05)
+    run.kill()
+    run.wait()
+    server._answer, server.patience = answer, None
+    server.delay.set()
+    time.sleep(0.2)
+    server.asked.clear()
+    fetch(f"{server.address}/a.bin", tmp_path)
+    assert server.asked == [("/a.bin", 100_000, 200_000)]
+    assert (tmp_path / "a.bin").read_bytes() == NOISE and shown(tmp_path) == ["a.bin"]
 
 
 def test_two_processes_do_the_work_once(server, tmp_path):

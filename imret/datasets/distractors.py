@@ -128,7 +128,7 @@ def check_revisitop1m(
         )
     return REVISITOP1M.check_counts({"images": len(distractors)})
 
-# %% ../../nbs/10_datasets/42_distractors.ipynb #ca0c2a40
+# %% ../../nbs/10_datasets/42_distractors.ipynb #efa96ceb
 def write_shards(
     distractors: Distractors,  # What to describe
     folder: str | Path,  # Gets `00000.npy`, `00001.npy`, …; made where it is missing
@@ -180,7 +180,7 @@ def open_shards(
         except (OSError, ValueError, EOFError) as e:
             raise DatasetError(f"{file} is damaged ({e}): remove it and write it again") from e
         first = shards[0] if shards else x
-        full = number == 0 or len(shards[-1]) == len(first)
+        full = number == 0 or len(shards[-1]) == len(first) >= len(x)
         if x.ndim != 2 or x.dtype != np.float32 or x.shape[1] != first.shape[1] or not full:
             raise DatasetError(
                 f"{file}: {x.dtype} of shape {x.shape} does not go with the shards before it: "
@@ -193,11 +193,11 @@ def open_shards(
         raise DatasetError(f"{folder} holds {want}: run `write_shards` to its end")
     return shards
 
-# %% ../../nbs/10_datasets/42_distractors.ipynb #e3b6d04a
+# %% ../../nbs/10_datasets/42_distractors.ipynb #8b714090
 def stream_scores(
     queries: np.ndarray,  # `(Q, D)` float32
     parts: Sequence[np.ndarray],  # The database `(N, D)`, then shards `(n, D)`
-    batch: int = 8,  # Queries a block
+    batch: int = 32,  # Queries a block; each block reads all parts once
 ) -> Iterator[np.ndarray]:  # `(batch, N + all n)` float32
     """Inner products of some queries with everything, for `evaluate`, block after block.
 

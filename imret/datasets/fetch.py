@@ -302,14 +302,17 @@ def _get(file: RemoteFile, folder: Path, progress: bool) -> None:
     if file.unpack is not None:
         place.unlink()
 
-# %% ../../nbs/10_datasets/05_fetch.ipynb #96dd817e
+# %% ../../nbs/10_datasets/05_fetch.ipynb #97955458
+_FULL, _FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def _retrieve(file: RemoteFile, work: Path, progress: bool) -> str:
     "Download one file and check it; its path in the work folder."
     name = file.to.replace("/", "__")
 
     def download(url: str, target: str, _) -> None:
         if urlsplit(url).scheme == "ftp":
-            pooch.FTPDownloader(timeout=_TIMEOUT[1])(url, target, None)
+            _download_ftp(url, target)
         else:
             _download(url, Path(target), work / f"{name}.part", progress)
 
@@ -318,8 +321,6 @@ def _retrieve(file: RemoteFile, work: Path, progress: bool) -> str:
             return pooch.retrieve(file.url, file.known_hash, name, work, downloader=download)
     except requests.RequestException as e:  # not a broken line: an address that is none
         raise DatasetError(f"{file.url} is no address that can be downloaded: {e}") from e
-    except (FTPError, EOFError, TimeoutError) as e:
-        raise DatasetError(f"{file.url}: the server says {_why(e)}: try again later") from e
     except DatasetError:
         raise
     except ValueError as e:
@@ -330,6 +331,16 @@ def _retrieve(file: RemoteFile, work: Path, progress: bool) -> str:
             f"{file.url}: the hash is {found[1]}, not {file.known_hash}: the file was removed; ask "
             "again, and if it stays so, see on the set's page whether the file was changed"
         ) from e
+
+
+def _download_ftp(url: str, target: str) -> None:
+    "pooch's own way, from the first byte."
+    try:
+        pooch.FTPDownloader(timeout=_TIMEOUT[1])(url, target, None)
+    except (FTPError, EOFError, OSError) as e:
+        if isinstance(e, OSError) and e.errno in (*_FULL, *_FORBIDDEN):
+            raise
+        raise DatasetError(f"{url}: {_why(e)}: check the address and the network") from e
 
 
 @contextmanager
@@ -353,12 +364,12 @@ def disk_errors(
         yield
     except OSError as e:
         mend = f"{e}: ask again; what has come is kept"
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in _FULL:
             mend = (
                 f"the disk is full ({e.strerror}): free some space, or keep data elsewhere "
                 "(`root=`, or the variable IMRET_DATA), then ask again; what has come is kept"
             )
-        elif e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        elif e.errno in _FORBIDDEN:
             mend = (
                 f"cannot be written ({e.strerror}: {e.filename or 'a file in it'}): name a folder "
                 "of your own (`root=`, or the variable IMRET_DATA)"
