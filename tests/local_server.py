@@ -9,10 +9,11 @@ class LocalServer:
     """Answers with `files[path]`; `asked` lists (path, first byte, bytes sent) of every request.
 
     `patience`: bytes after which it hangs up; `ranges`: whether it knows them; `tag`: the ETag;
-    `refuse`: path -> statuses to answer with before anything else, one a request."""
+    `refuse`: path -> statuses to answer with before anything else, one a request; `headers`: more
+    of them; `delay`: an event that is waited for."""
 
     def __init__(self):
-        self.files, self.asked, self.refuse = {}, [], {}
+        self.files, self.asked, self.refuse, self.headers = {}, [], {}, {}
         self.patience, self.ranges, self.tag, self.delay = None, True, '"1"', threading.Event()
         self.delay.set()
         outer = self
@@ -47,7 +48,8 @@ class LocalServer:
             self.asked.append((path, first, 0))
             return None
         request.send_response(206 if first else 200)
-        request.send_header("ETag", self.tag)
+        for name, value in {"ETag": self.tag, **self.headers}.items():
+            request.send_header(name, value)
         request.send_header("Content-Length", str(len(data) - first))
         if first:
             request.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
