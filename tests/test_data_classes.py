@@ -542,6 +542,10 @@ def test_every_image_is_a_negative():
     assert sets >= {frozenset(p) for p in itertools.combinations(range(40, 44), 2)}
     with pytest.raises(DatasetError, match="skip=0"):
         car_tuples(labels, skip=0)
+    for among in ([-1, 0], [0, 100]):
+        with pytest.raises(DatasetError, match="but there are 100 labels"):
+            car_tuples(labels, among)
+    assert len(car_tuples(labels, [0, 1, 1, 0, 50], negatives=1)) == 1
 
 
 # ---- what is known by name

@@ -188,7 +188,7 @@ def unify_classes(
         for s, part in zip(sets, np.split(np.array(labels), sizes), strict=True)
     ]
 
-# %% ../../nbs/10_datasets/67_compcars.ipynb #7e5ac41b
+# %% ../../nbs/10_datasets/67_compcars.ipynb #902ee1e8
 def car_tuples(
     labels: Sequence[Hashable],  # One an image
     among: Sequence[int] | None = None,  # Positions that take part, as `split.train`; None: all
@@ -199,18 +199,22 @@ def car_tuples(
     """Tuples for a loss over one positive and some negatives.
 
     Classes come in sorted order, pairs in that of their positions. Raises `DatasetError` where a
-    class leaves fewer than `negatives` others."""
+    class leaves fewer than `negatives` others, or a position is not one of `labels`."""
     if skip < 1 or negatives < 0:
         raise DatasetError(f"skip={skip} and negatives={negatives}: give at least 1 and 0")
-    among = np.arange(len(labels)) if among is None else np.sort(np.asarray(among, np.int64))
-    where: dict[Hashable, list[int]] = {}
-    for i in among.tolist():
-        where.setdefault(labels[i], []).append(i)
+    among = np.arange(len(labels)) if among is None else np.unique(np.asarray(among, np.int64))
+    if len(among) and not 0 <= among[0] <= among[-1] < len(labels):
+        raise DatasetError(
+            f"among has {among[0]} to {among[-1]}, but there are {len(labels)} labels"
+        )
+    kept = [labels[i] for i in among.tolist()]
+    classes = sorted(set(kept))
+    number = {label: c for c, label in enumerate(classes)}
+    numbers = np.array([number[label] for label in kept])
     rng = np.random.default_rng(seed)
     blocks = [np.empty((0, 2 + negatives), np.int64)]
-    for label in sorted(where):
-        ids = np.array(where[label])
-        others = np.setdiff1d(among, ids)
+    for c, label in enumerate(classes):
+        ids, others = among[numbers == c], among[numbers != c]
         i, j = np.triu_indices(len(ids), 1)
         taken = (j - i - 1) % skip == 0
         if taken.any() and len(others) < negatives:
