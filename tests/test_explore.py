@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imret.core import GroundTruth, Ranking
-from imret.datasets import RetrievalDataset
+from imret.core import DatasetError, GroundTruth, Ranking
+from imret.datasets import RetrievalDataset, Tinytown, load_dataset
 from imret.evaluation import judge, query_table
-from imret.explore import RankingExplorer, plot_results, spread, thumbnail
+from imret.explore import RankingExplorer, TownExplorer, plot_results, spread, thumbnail
 from imret.explore.ranking import _names
 
 ODD = (
@@ -93,3 +93,24 @@ def test_spread_takes_worst_and_best():
 def test_names_of_queries_that_share_a_file_name():
     paths = [Path("a/query.jpg"), Path("b/query.jpg"), Path("b/other.jpg"), Path("b/other.jpg")]
     assert _names(paths) == ["a/query.jpg", "b/query.jpg", "other.jpg", "other.jpg"]
+
+
+@pytest.fixture(scope="module")
+def town():
+    return load_dataset("tinytown")
+
+
+@pytest.mark.parametrize(
+    "queries, told", [(0, "queries=0"), (-2, "queries=-2"), ([], "empty"), ([0, 99], "query 99")]
+)
+def test_a_map_shows_queries_that_there_are(town, queries, told):
+    with pytest.raises(DatasetError, match=told):
+        TownExplorer(town, queries)
+
+
+def test_a_map_needs_a_town_with_queries(odd):
+    asked = object.__new__(Tinytown)  # a town, as the one to learn from, that asks nothing
+    asked.name, asked.queries = "quiet", []
+    for other in (odd, asked, "tinytown"):
+        with pytest.raises(DatasetError, match=r"rendered town with queries.*load_dataset"):
+            TownExplorer(other)

@@ -48,6 +48,21 @@ def test_sizes(town):
     assert len(town.queries) >= 60 and len(town.truth.group_names) == len(town.queries)
 
 
+@pytest.mark.parametrize("path", ["nowhere/00.jpg", "lm0000/no-such.jpg", "", "lm0000"])
+def test_a_path_that_is_no_photo_of_the_town(town, path):
+    with pytest.raises(DatasetError, match=r"no photo of tinytown: its photos are lm0000/"):
+        town.place_of(path)
+
+
+def test_a_file_that_is_no_photo_of_the_place(town):
+    place = town.place_of(town.queries[0])
+    known = next(iter(place.views))
+    for ask in (place.relation, place.matches, place.homographies):
+        for files in ((known, "no.jpg"), ("no.jpg", known)):
+            with pytest.raises(DatasetError, match=rf"{place.name} has no photo 'no.jpg'.*{known}"):
+                ask(*files)
+
+
 def test_truth_follows_its_rules(town):
     for q in range(0, len(town.queries), 7):
         place = town.place_of(town.queries[q])

@@ -208,7 +208,7 @@ def _drop_leftovers(folder: Path) -> None:
         if old.is_dir() and time.time() - old.stat().st_mtime > 3600:
             shutil.rmtree(old, ignore_errors=True)
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #037f0862
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #eb0babe5
 @dataclass
 class TownPlace:
     """What is kept of a place. `views`: a `TownView` for each file; `boxes`: the building's box in
@@ -239,23 +239,36 @@ class TownPlace:
         n /= np.sqrt((n**2).sum(1, keepdims=True))
         return n[self.point_plane]
 
+    def view(
+        self,
+        file: str,  # One of `.views`
+    ) -> TownView:  # Its camera, and what it sees
+        "What is known of a photo. Raises `DatasetError` for one that this place has not."
+        if file not in self.views:
+            known = ", ".join([*self.views][:4])
+            raise DatasetError(f"{self.name} has no photo {str(file)!r}: its files are {known}, …")
+        return self.views[file]
+
     def relation(
         self,
         a: str,  # File of the query
         b: str,  # File of the other photo
     ) -> Relation:  # Overlap, angle, scale
-        "What two photos of this place have in common."
-        return relate(self.views[a], self.views[b], self.points, self.normals, self.centre)
+        "What two photos of this place have in common. Raises `DatasetError` as `view` does."
+        return relate(self.view(a), self.view(b), self.points, self.normals, self.centre)
 
     def matches(
         self,
         a: str,  # A file
         b: str,  # Another
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Pixels `(M, 2)` in a, in b, plane `(M,)`
-        "Where the points lie that both photos see: the truth for local features."
-        both = self.views[a].visible & self.views[b].visible
-        here, _ = self.views[a].camera.project(self.points[both])
-        there, _ = self.views[b].camera.project(self.points[both])
+        """Where the points lie that both photos see: the truth for local features.
+
+        Raises `DatasetError` as `view` does."""
+        first, second = self.view(a), self.view(b)
+        both = first.visible & second.visible
+        here, _ = first.camera.project(self.points[both])
+        there, _ = second.camera.project(self.points[both])
         return here, there, self.point_plane[both]
 
     def homographies(
@@ -264,7 +277,9 @@ class TownPlace:
         b: str,  # The photo it leads to
         least: int = 4,  # Points of the plane that both must see
     ) -> dict[int, np.ndarray]:  # Plane -> `(3, 3)`
-        "The homography that each plane induces between two photos that both see it."
+        """The homography that each plane induces between two photos that both see it.
+
+        Raises `DatasetError` as `view` does."""
         planes, counts = np.unique(self.matches(a, b)[2], return_counts=True)
         cameras = self.views[a].camera, self.views[b].camera
         blank = Surface(np.zeros((1, 1, 3), np.uint8))
@@ -308,7 +323,7 @@ def read_place(
             f"{folder / 'place.npz'} is damaged, delete {folder} and it is rendered again: {e}"
         ) from e
 
-# %% ../../nbs/10_datasets/59_tinytown.ipynb #dc919a41
+# %% ../../nbs/10_datasets/59_tinytown.ipynb #3df775fc
 class Tinytown(RetrievalDataset):
     """A rendered town as a dataset, with its geometry.
 
@@ -361,8 +376,15 @@ class Tinytown(RetrievalDataset):
         self,
         image: str | Path,  # One of `.images` or `.queries`
     ) -> TownPlace:  # Where it was taken
-        "The place of a photo, with its cameras, planes and points."
-        return self.places[Path(image).parent.name]
+        """The place of a photo, with its cameras, planes and points.
+
+        Raises `DatasetError` for a path that is no photo of this town."""
+        image = Path(image)
+        place = self.places.get(image.parent.name)
+        if place is None or image.name not in place.views:
+            known = ", ".join("/".join(p.parts[-2:]) for p in self.images[:3])
+            raise DatasetError(f"{image} is no photo of {self.name}: its photos are {known}, …")
+        return place
 
 
 def _landmark(job: Job) -> int:

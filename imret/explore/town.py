@@ -220,14 +220,14 @@ function render({ model, el }) {
 export default { render };
 """
 
-# %% ../../nbs/80_explore/30_town.ipynb #c899f75c
+# %% ../../nbs/80_explore/30_town.ipynb #693b2c28
 class TownExplorer(Live):
     """A map of a rendered town. Choose a query on it; see the cameras around its landmark, and its
     easy, hard and junk photos with their overlap.
 
     `.query` (place among the shown queries) and `.view` (of that query's photos, -1: none) follow
-    the page in JupyterLab, and can be set. Raises `DatasetError` for queries that the town has
-    not."""
+    the page in JupyterLab, and can be set. Raises `DatasetError` for a set that is no rendered
+    town with queries, for no queries, and for queries that the town has not."""
 
     _esm = _TOWN_JS
     state = traitlets.Dict().tag(sync=True)
@@ -240,9 +240,18 @@ class TownExplorer(Live):
         queries: Sequence[int] | int = 8,  # Which queries are shown, or how many, evenly spread
         size: int = 72,  # Longest side of a thumbnail, pixels
     ):
+        if not isinstance(town, Tinytown) or not town.queries:
+            raise DatasetError(
+                f"a map needs a rendered town with queries, not {getattr(town, 'name', town)!r}: "
+                "load_dataset('tinytown') is one"
+            )
         if isinstance(queries, int):
-            count = min(max(queries, 1), len(town.queries))
+            count = min(queries, len(town.queries))
+            if count < 1:
+                raise DatasetError(f"queries={queries} shows none: ask for 1 or more")
             queries = np.linspace(0, len(town.queries) - 1, count).round().astype(int).tolist()
+        if not len(queries):
+            raise DatasetError("queries is empty: name one or more")
         outside = [q for q in queries if not 0 <= q < len(town.queries)]
         if outside:
             raise DatasetError(f"query {outside[0]} is not one of {len(town.queries)}")
