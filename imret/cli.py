@@ -175,7 +175,7 @@ def dedup(
     groups = found["group"].nunique()
     typer.echo(f"{groups} group{'s' * (groups != 1)} of {len(found)} photographs: {out}")
 
-# %% ../nbs/92_cli.ipynb #bfb871a9
+# %% ../nbs/92_cli.ipynb #0274d541
 def _extract_all(dataset, embedder: str, image_size: int, weights: Path | None, cache: Path | None):
     "Descriptors of the database, then of the queries, in one array."
     import numpy as np
@@ -213,7 +213,9 @@ def _read_features(file: Path, dataset):
 
 @app.command("eval")
 def evaluate_dataset(
-    dataset: Annotated[str, typer.Argument(help="Built-in name, folder, manifest or gnd_*.pkl.")],
+    dataset: Annotated[
+        str, typer.Argument(help="A set such as emoji:split=all, folder, table or gnd_*.pkl.")
+    ],
     embedder: Embedder = "efficientnet_lite0-gem",
     image_size: Size = 320,
     weights: Weights = None,
@@ -242,12 +244,12 @@ def evaluate_dataset(
     "Measure retrieval on a benchmark: mAP and its interval."
     import numpy as np
 
-    from imret.datasets import load_dataset
+    from imret.datasets import load_benchmark
     from imret.evaluation import evaluate
     from imret.explore import plot_ranking, spread
     from imret.search import FlatIndex
 
-    data = load_dataset(dataset)
+    data = load_benchmark(dataset)
     protocols = [protocol] if protocol else list(data.truth.protocols)
     data.truth.protocol(protocols[0])  # a wrong one is told before the work
     if features:

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['data_app', 'Name', 'list_data', 'show_info', 'get_data', 'check_data', 'describe_data', 'export_data']
 
-# %% ../nbs/89_cli_data.ipynb #df3c247c
+# %% ../nbs/89_cli_data.ipynb #e1584434
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .core import ImretError
+from .core import DatasetError, ImretError
 
 # %% ../nbs/89_cli_data.ipynb #04bd60d7
 data_app = typer.Typer(help="Sets of images: list them, get them, check them, look into your own.")
@@ -91,7 +91,7 @@ def check_data(name: Name):
 
     typer.echo(f"{name}: {check_dataset(name)}")
 
-# %% ../nbs/89_cli_data.ipynb #5c2f7b66
+# %% ../nbs/89_cli_data.ipynb #3b300437
 _MOST = 100_000  # images of a folder that are also tried as a benchmark
 
 
@@ -112,7 +112,8 @@ def describe_data(
 
     folder = Path(path)
     data = None if folder.is_dir() else load_dataset(path)
-    found = describe_images(folder if data is None else data.images + data.queries, quick)
+    files = folder if data is None else _files(data)
+    found = describe_images(files, quick)
     if data is not None:
         found.source = path
     typer.echo(found)
@@ -135,9 +136,19 @@ def describe_data(
     typer.echo(f"contact sheet: {sheet}")
 
 
+def _files(data) -> list[Path]:
+    "Every image of a set once, its queries too where it has any."
+    from imret.datasets import RetrievalDataset
+
+    if not hasattr(data, "images"):
+        raise DatasetError(f"{data} has no list of images: give the folder that holds them")
+    asked = data.queries if isinstance(data, RetrievalDataset) else []
+    return list(dict.fromkeys([*data.images, *asked]))
+
+
 def _as_benchmark(path: str, data, images: int) -> str:
     "The set and its answers, or why it is none yet."
-    from imret.datasets import load_dataset
+    from imret.datasets import RetrievalDataset, load_dataset
 
     if images > _MOST:
         return f"as a benchmark: not tried for more than {_MOST:,} images"
@@ -145,6 +156,8 @@ def _as_benchmark(path: str, data, images: int) -> str:
         data = load_dataset(Path(path)) if data is None else data
     except ImretError as e:
         return f"as a benchmark: not yet: {e}"
+    if not isinstance(data, RetrievalDataset):
+        return f"to learn from: {data}"
     return f"as a benchmark: {data}\n{data.describe()}"
 
 
@@ -155,6 +168,6 @@ def export_data(
     name: Annotated[str | None, typer.Option(help="What to call it there.")] = None,
 ):
     "Write a set in the revisited layout, which other toolboxes of the field read."
-    from imret.datasets import load_dataset, write_revisited
+    from imret.datasets import load_benchmark, write_revisited
 
-    typer.echo(_shown(write_revisited(load_dataset(dataset), out, name)))
+    typer.echo(_shown(write_revisited(load_benchmark(dataset), out, name)))

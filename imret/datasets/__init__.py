@@ -80,7 +80,7 @@ from imret.datasets.letterbox import (
     open_image_matrix,
     write_image_matrix,
 )
-from imret.datasets.load import load_dataset
+from imret.datasets.load import load_benchmark, load_dataset
 from imret.datasets.own import load_folders, load_manifest
 from imret.datasets.oxford_paris import (
     PARIS_CORRUPT,
@@ -136,6 +136,7 @@ from imret.datasets.url_lists import (
 )
 
 __all__ = [
+    "PARIS_CORRUPT",
     "CentreCrop",
     "CompactDataset",
     "CompactPairs",
@@ -146,7 +147,6 @@ __all__ = [
     "LabelledImages",
     "MiddleCrop",
     "Mirror",
-    "PARIS_CORRUPT",
     "Recipe",
     "RemoteFile",
     "RetrievalDataset",
@@ -181,6 +181,7 @@ __all__ = [
     "list_datasets",
     "list_images",
     "list_videos",
+    "load_benchmark",
     "load_cdvs_test",
     "load_cdvs_train",
     "load_compcars",
@@ -198,8 +199,8 @@ __all__ = [
     "load_oxford5k",
     "load_paris6k",
     "load_photos",
-    "load_retrieval_sfm_120k",
     "load_retrieval_sfm_30k",
+    "load_retrieval_sfm_120k",
     "load_revisited",
     "load_roxford5k",
     "load_rparis6k",
