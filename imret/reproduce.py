@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['published', 'find_row', 'commands', 'unknown_parts', 'to_learn', 'data_missing', 'weights_file', 'row_state',
-           'ready_commands', 'reproduce', 'states', 'states_text']
+           'ready_commands', 'reproduce', 'states', 'number_text', 'states_text']
 
 # %% ../nbs/88_reproduce.ipynb #d761e94c
 import shlex
@@ -165,7 +165,7 @@ def reproduce(
     "What `imret` is to run for a number. Raises `DatasetError` that says what is missing."
     return ready_commands(find_row(name), app, root)
 
-# %% ../nbs/88_reproduce.ipynb #e10044c2
+# %% ../nbs/88_reproduce.ipynb #b3211f35
 def states(
     app: typer.Typer,  # The command line that is to run them: `imret.cli.app`
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
@@ -175,6 +175,14 @@ def states(
     return rows.assign(state=[row_state(row, app, root) for _, row in rows.iterrows()])
 
 
+def number_text(
+    row: Mapping,  # A row of `published()`
+) -> str:  # `mAP 69.9`
+    "A published number with its metric, as a person would write it."
+    number = "no number" if pd.isna(row["published"]) else f"{row['published']:g}"
+    return f"{row['metric']} {number}"
+
+
 def states_text(
     rows: pd.DataFrame,  # As from `states`
 ) -> str:  # A paragraph a system
@@ -182,7 +190,6 @@ def states_text(
     lines = []
     for system, part in rows.groupby("system", sort=False):
         lines += ["", f"{system} ({len(part)})"]
-        for row in part.itertuples():
-            number = "-" if pd.isna(row.published) else f"{row.published:g}"
-            lines.append(f"  {row.name:<36} {row.metric:>11} {number:>7}  {row.state}")
+        for _, row in part.iterrows():
+            lines.append(f"  {row['name']:<40} {number_text(row):<20} {row['state']}")
     return "\n".join(lines[1:])
