@@ -89,7 +89,7 @@ def check_box(
         raise DatasetError(f"box {(x1, y1, x2, y2)} is not 0 <= x1 < x2 and 0 <= y1 < y2")
     return x1, y1, x2, y2
 
-# %% ../../nbs/10_datasets/00_base.ipynb #e93f4702
+# %% ../../nbs/10_datasets/00_base.ipynb #a39a0ff4
 class RetrievalDataset:
     """A database of images, queries to it, and which answers are right.
 
@@ -109,8 +109,8 @@ class RetrievalDataset:
         details: pd.DataFrame | None = None,  # One row a database image
     ):
         self.name = name
-        self.images = [Path(p) for p in images]
-        self.queries = [Path(p) for p in queries]
+        self.images = [p if isinstance(p, Path) else Path(p) for p in images]
+        self.queries = [p if isinstance(p, Path) else Path(p) for p in queries]
         self.truth = truth
         self.boxes = [None] * len(self.queries) if boxes is None else [check_box(b) for b in boxes]
         self.labels = None if labels is None else list(labels)

@@ -5,22 +5,23 @@
 # %% auto #0
 __all__ = ['load_dataset', 'load_benchmark']
 
-# %% ../../nbs/10_datasets/90_load.ipynb #bca90632
+# %% ../../nbs/10_datasets/90_load.ipynb #f1c67369
 import inspect
 from pathlib import Path
 
 from ..core import DatasetError, parse_spec
 from .base import RetrievalDataset
+from .distractors import Distractors
 from .own import load_folders, load_manifest
 from .registry import find_dataset, list_datasets
 from .revisited import load_revisited
 from .splits import LabelledImages, TrainingPairs
 
-# %% ../../nbs/10_datasets/90_load.ipynb #db60040b
+# %% ../../nbs/10_datasets/90_load.ipynb #f373ebfa
 def load_dataset(
     name_or_path: str | Path,  # One of `list_datasets()`, or a folder, table or `gnd_NAME.pkl`
     **options,  # Of the set's own loader, such as `size=` of tinytown-train; a path has none
-) -> RetrievalDataset | TrainingPairs | LabelledImages:  # Sets to learn from are no benchmark
+) -> RetrievalDataset | LabelledImages | TrainingPairs | Distractors:  # What the name stands for
     """A set by its name, or from files of one's own.
 
     Options may stand in the name: `"cub200:split=unseen"`. Raises `DatasetError` that says what is

@@ -130,7 +130,7 @@ def register_get(
 
     return register
 
-# %% ../../nbs/10_datasets/06_registry.ipynb #85a3e56d
+# %% ../../nbs/10_datasets/06_registry.ipynb #7218222b
 def list_datasets(
     kind: str | None = None,  # One of `KINDS`; None: all
 ) -> list[str]:  # Sorted
@@ -163,7 +163,7 @@ def dataset_state(
     "Whether a set is here, and if not, how it can be had. Whether it is whole, its check tells."
     card = find_card(name)
     folder = card.folder(root)
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(f.name[0] != "." for f in folder.iterdir()):
         return "here"
     if card.made:
         return "made on first use"

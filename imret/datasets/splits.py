@@ -16,11 +16,11 @@ import pandas as pd
 from ..core import DatasetError, GroundTruth
 from .base import RetrievalDataset, check_box
 
-# %% ../../nbs/10_datasets/08_splits.ipynb #0b770bbd
+# %% ../../nbs/10_datasets/08_splits.ipynb #74caa4d4
 PARTS = ("train", "validation", "query", "database")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Positions in a collection, an int64 array for `train`, `validation`, `query` and `database`.
 
@@ -44,6 +44,8 @@ class Split:
             if len(np.unique(ids)) < len(ids) or (ids.size and ids.min() < 0):
                 raise DatasetError(f"split {self.name!r}: {part} lists an image twice, or below 0")
             object.__setattr__(self, part, ids.astype(np.int64))
+        for part in {part for pair in self.allowed for part in pair} - set(PARTS):
+            raise DatasetError(f"split {self.name!r}: allowed= names {part!r}, which is no part")
         free = {frozenset(pair) for pair in (*self.allowed, ("query", "database"))}
         for row in self.shared().itertuples():
             if frozenset((row.part, row.other)) not in free:
@@ -67,12 +69,23 @@ class Split:
         labels: Sequence[Hashable],  # One an image of the collection
     ) -> pd.DataFrame:  # One row a part: images, classes, and how many of these are learned from
         "Sizes of the parts, and which classes the net has seen."
+        self.check(len(labels))
         learned = {labels[i] for i in self.train}
         rows = {}
         for part in PARTS:
             classes = {labels[i] for i in getattr(self, part)}
             rows[part] = (len(getattr(self, part)), len(classes), len(classes & learned))
         return pd.DataFrame.from_dict(rows, "index", columns=["images", "classes", "seen in train"])
+
+    def check(
+        self,
+        n: int,  # Images of the collection
+    ) -> "Split":  # Itself
+        "Raise `DatasetError` where a part points past a collection of `n` images."
+        last = max((ids.max() for p in PARTS if len(ids := getattr(self, p))), default=-1)
+        if last >= n:
+            raise DatasetError(f"split {self.name!r} asks for image {last} of {n}")
+        return self
 
     def to_csv(
         self,
@@ -81,11 +94,12 @@ class Split:
     ) -> None:
         "Write the split as a table: one row an image, one column a part, 1 where it belongs."
         table = pd.DataFrame({"image": list(names)})
+        self.check(len(table))
         for part in PARTS:
             table[part] = np.isin(np.arange(len(table)), getattr(self, part)).astype(int)
         table.to_csv(path, index=False)
 
-# %% ../../nbs/10_datasets/08_splits.ipynb #f15fd8a7
+# %% ../../nbs/10_datasets/08_splits.ipynb #b7166466
 def split_by_class(
     labels: Sequence[Hashable],  # One an image
     train: float = 0.5,  # Share of the classes that is learned from
@@ -96,14 +110,16 @@ def split_by_class(
     """A split whose test classes are never learned from.
 
     Raises `DatasetError` where the shares leave no class to train on or to ask for."""
-    classes = sorted(set(labels))
+    classes = _classes(labels)
+    for what, share in (("train", train), ("validation", validation)):
+        _check_share(what, share)
     if seed is not None:
         np.random.default_rng(seed).shuffle(classes)
     first, second = (round(share * len(classes)) for share in (train, train + validation))
-    if min(train, validation) < 0 or not 0 < first <= second < len(classes):
+    if not 0 < first <= second < len(classes) or (validation and first == second):
         raise DatasetError(
             f"{len(classes)} classes, train={train} and validation={validation} of them: at least "
-            "one class must be left to train on and one to ask for"
+            "one class must be left for each part, and one to ask for"
         )
     number = {c: i for i, c in enumerate(classes)}
     place = np.array([number[label] for label in labels])
@@ -122,15 +138,17 @@ def split_within_classes(
     """A split within every class: queries look for classes that were learned.
 
     A share is rounded to whole images, but at least one image of a class stays in `train`. Raises
-    `DatasetError` for shares that are not from 0 to 1 in sum."""
-    if min(query, validation) < 0 or not query + validation < 1:
+    `DatasetError` for shares that leave a part empty."""
+    for what, share in (("query", query), ("validation", validation)):
+        _check_share(what, share)
+    if query + validation >= 1:
         raise DatasetError(f"query={query} and validation={validation} leave nothing to train on")
     rng = np.random.default_rng(seed)
     where: dict[Hashable, list[int]] = {}
     for i, label in enumerate(labels):
         where.setdefault(label, []).append(i)
     parts: dict[str, list[int]] = {"query": [], "validation": [], "train": []}
-    for label in sorted(where):
+    for label in _classes(labels):
         ids = rng.permutation(where[label])
         n = len(ids)
         asked = min(round(query * n), n - 1)
@@ -138,10 +156,28 @@ def split_within_classes(
         cuts = np.split(ids, [asked, asked + chosen])
         for part, some in zip(parts.values(), cuts, strict=True):
             part.extend(some.tolist())
+    for part, share in (("query", query), ("validation", validation)):
+        if share and not parts[part]:
+            raise DatasetError(
+                f"{part}={share} of each class is less than half an image: give more"
+            )
     asked, chosen, learned = (np.sort(ids).astype(np.int64) for ids in parts.values())
     return Split(name, learned, chosen, asked, learned, allowed=(("train", "database"),))
 
-# %% ../../nbs/10_datasets/08_splits.ipynb #178a046f
+
+def _classes(labels: Sequence[Hashable]) -> list:
+    "The classes in sorted order."
+    try:
+        return sorted(set(labels))
+    except TypeError as e:
+        raise DatasetError(f"labels are all of one kind, such as strings: {e}") from e
+
+
+def _check_share(what: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise DatasetError(f"{what}={share} is no share: give a number from 0 to 1")
+
+# %% ../../nbs/10_datasets/08_splits.ipynb #bdd173f7
 class LabelledImages:
     """A collection with a class for each image, and the splits its authors published.
 
@@ -159,7 +195,7 @@ class LabelledImages:
         splits: Mapping[str, Split] | None = None,  # By their names
     ):
         self.name = name
-        self.images = [Path(p) for p in images]
+        self.images = [p if isinstance(p, Path) else Path(p) for p in images]
         self.labels = list(labels)
         self.boxes = None if boxes is None else [check_box(b) for b in boxes]
         self.details = details
@@ -169,7 +205,7 @@ class LabelledImages:
             if given is not None and len(given) != n:
                 raise DatasetError(f"{name}: {len(given)} {what} for {n} images: one each, please")
         for split in self.splits.values():
-            self._check(split)
+            split.check(n)
 
     def retrieval(
         self,
@@ -198,9 +234,10 @@ class LabelledImages:
         "One part of a split as a collection of its own."
         if part not in PARTS:
             raise DatasetError(f"{part!r} is not one of {', '.join(PARTS)}")
-        ids = getattr(self._find(split), part)
+        split = self._find(split)
+        ids = getattr(split, part)
         return LabelledImages(
-            f"{self.name}-{part}",
+            f"{self.name}-{split.name}-{part}",
             [self.images[i] for i in ids],
             [self.labels[i] for i in ids],
             None if self.boxes is None else [self.boxes[i] for i in ids],
@@ -215,18 +252,7 @@ class LabelledImages:
         if isinstance(split, str) and split not in self.splits:
             known = ", ".join(self.splits) or "none: make one with split_by_class"
             raise DatasetError(f"{self.name} has no split {split!r}; it has {known}")
-        return self._check(self.splits[split] if isinstance(split, str) else split)
-
-    def _check(self, split: Split) -> Split:
-        "The split, if it points inside the collection."
-        last = max(
-            (ids.max() for ids in (getattr(split, p) for p in PARTS) if len(ids)), default=-1
-        )
-        if last >= len(self):
-            raise DatasetError(
-                f"{self.name}: split {split.name!r} asks for image {last} of {len(self)}"
-            )
-        return split
+        return (self.splits[split] if isinstance(split, str) else split).check(len(self))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -236,8 +262,8 @@ class LabelledImages:
         classes = len(set(self.labels))
         return f"LabelledImages({self.name!r}: {len(self)} images of {classes} classes{splits})"
 
-# %% ../../nbs/10_datasets/08_splits.ipynb #a1231d4f
-@dataclass
+# %% ../../nbs/10_datasets/08_splits.ipynb #2d29c198
+@dataclass(eq=False)
 class TrainingPairs:
     """Pairs for learning: `queries[i]` and `positives[i]` are positions of images that match.
 
@@ -257,7 +283,10 @@ class TrainingPairs:
     def __post_init__(self):
         self.images = [Path(p) for p in self.images]
         for what in ("clusters", "queries", "positives"):
-            setattr(self, what, np.asarray(getattr(self, what), np.int64).reshape(-1))
+            ids = np.asarray(getattr(self, what)).reshape(-1)
+            if len(ids) and not np.issubdtype(ids.dtype, np.integer):
+                raise DatasetError(f"{self.name}: {what} are whole numbers, not {ids.dtype}")
+            setattr(self, what, ids.astype(np.int64))
         n = len(self.images)
         for what in ("clusters", "boxes", "details"):
             given = getattr(self, what)
