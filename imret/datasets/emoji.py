@@ -102,11 +102,13 @@ UNICODE = Package(
     "Unicode License v3, https://www.unicode.org/license.txt; MIT",
 )
 
-# %% ../../nbs/10_datasets/72_emoji.ipynb #dab9d445
+# %% ../../nbs/10_datasets/72_emoji.ipynb #a13e3500
 _OFFLINE = re.compile(
     r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH"
     r"|ERR_SOCKET_TIMEOUT)\b"
 )
+# without a network npm would try again for more than a minute
+_PATIENCE = ("--fetch-retry-mintimeout=2000", "--fetch-retry-maxtimeout=5000")
 
 
 def npm_pack(
@@ -122,7 +124,8 @@ def npm_pack(
             "or newer from https://nodejs.org (Debian and Ubuntu: apt install npm)"
         )
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", "--ignore-scripts", *(f"{p.name}@{p.version}" for p in packages)]
+        command = [npm, "pack", "--ignore-scripts", *_PATIENCE]
+        command += [f"{p.name}@{p.version}" for p in packages]
         given = {"encoding": "utf-8", "errors": "replace", "timeout": 900}
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, **given)
@@ -140,7 +143,9 @@ def _npm_failure(stderr: str) -> str:
             f"the npm registry cannot be reached ({found[1]}): check the network, the proxy, and "
             "what `npm config get registry` says, then try again"
         )
-    if re.search(r"does not support Node|Unsupported engine|SyntaxError", stderr):
+    if re.search(
+        r"does not support Node|known not to run on|Unsupported engine|SyntaxError", stderr
+    ):
         return "npm and node do not fit together: install Node.js 18 or newer from nodejs.org"
     said = re.findall(r"npm (?:error|ERR!) (?!code)(.+)", stderr) or stderr.split("\n")[-2:]
     return f"npm pack failed: {' '.join(said[:2]).strip()[:300] or 'it does not say why'}"
