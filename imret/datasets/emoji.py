@@ -102,11 +102,12 @@ UNICODE = Package(
     "Unicode License v3, https://www.unicode.org/license.txt; MIT",
 )
 
-# %% ../../nbs/10_datasets/72_emoji.ipynb #a13e3500
+# %% ../../nbs/10_datasets/72_emoji.ipynb #8bd1c85d
 _OFFLINE = re.compile(
     r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH"
     r"|ERR_SOCKET_TIMEOUT)\b"
 )
+_OLD_NODE = re.compile("does not support Node|known not to run on|Unsupported engine|SyntaxError")
 # without a network npm would try again for more than a minute
 _PATIENCE = ("--fetch-retry-mintimeout=2000", "--fetch-retry-maxtimeout=5000")
 
@@ -143,9 +144,7 @@ def _npm_failure(stderr: str) -> str:
             f"the npm registry cannot be reached ({found[1]}): check the network, the proxy, and "
             "what `npm config get registry` says, then try again"
         )
-    if re.search(
-        r"does not support Node|known not to run on|Unsupported engine|SyntaxError", stderr
-    ):
+    if _OLD_NODE.search(stderr):
         return "npm and node do not fit together: install Node.js 18 or newer from nodejs.org"
     said = re.findall(r"npm (?:error|ERR!) (?!code)(.+)", stderr) or stderr.split("\n")[-2:]
     return f"npm pack failed: {' '.join(said[:2]).strip()[:300] or 'it does not say why'}"
