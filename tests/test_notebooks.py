@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ each_notebook = pytest.mark.parametrize(
 )
 
 SECONDS = 600
+AT_ONCE = 2
 KILOBYTES = 300
 RUN = """
 import sys
@@ -31,18 +34,31 @@ sys.exit(not passed)
 """
 
 
-@each_notebook
-def test_notebook(path):
-    "It runs without error. What it generates or downloads lands in the project's data/, once."
-    arguments = [str(path), CFG.tst_flags, str(CFG.config_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments],
+def run(path: Path) -> subprocess.CompletedProcess:
+    "A notebook in a process of its own. What it makes or downloads lands in data/, once."
+    return subprocess.run(
+        [sys.executable, "-c", RUN, str(path), CFG.tst_flags, str(CFG.config_path)],
         capture_output=True,
         text=True,
         timeout=SECONDS,
         stdin=subprocess.DEVNULL,
         env={"IMRET_DATA": str(CFG.config_path / "data"), **os.environ, "MPLBACKEND": "agg"},
     )
+
+
+@pytest.fixture(scope="session")
+def runs(request) -> Iterator[dict[Path, Future]]:
+    "Every notebook that a test here asks for, two at a time: starting one keeps one core busy."
+    asked = [i.callspec.params["path"] for i in request.session.items if "runs" in i.fixturenames]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {path: pool.submit(run, path) for path in asked}
+        pool.shutdown(cancel_futures=True)
+
+
+@each_notebook
+def test_notebook(path, runs):
+    "It runs without error."
+    done = runs[path].result()
     if done.returncode:
         pytest.fail(f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}", pytrace=False)
 
