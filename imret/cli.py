@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Embedder', 'Size', 'Weights', 'Folder', 'Photos', 'index', 'search', 'add', 'remove', 'dedup',
-           'evaluate_dataset', 'demo', 'main']
+           'evaluate_dataset', 'reproduce_number', 'demo', 'main']
 
 # %% ../nbs/92_cli.ipynb #76c2b0c3
 import json
@@ -300,6 +300,35 @@ def _write_json(file: Path, name: str, source: str, results: dict) -> None:
 
 # %% ../nbs/92_cli.ipynb #26d048ea
 app.add_typer(data_app, name="data")
+
+# %% ../nbs/92_cli.ipynb #f452cd0e
+@app.command("reproduce")
+def reproduce_number(
+    name: Annotated[
+        str | None, typer.Argument(help="A published number; without it, all of them.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the whole table with its states.")
+    ] = None,
+):
+    "Compute a published number, or say what it needs; without a name, list them all."
+    from imret.reproduce import find_row, number_text, ready_commands, states, states_text
+
+    if name is None or json_file:
+        rows = states(app)
+        if json_file:
+            rows.to_json(json_file, orient="records", indent=1, force_ascii=False)
+        if name is None:
+            return typer.echo(states_text(rows))
+    row = find_row(name)
+    steps = ready_commands(row, app)
+    typer.echo(f"{name}, published: {number_text(row)} ({row['source']})")
+    for words in steps:
+        typer.echo(f"imret {' '.join(words)}")
+        app(words, standalone_mode=False)
+
+
+sys.exit(main())
 
 # %% ../nbs/92_cli.ipynb #bc23e0f7
 @app.command()

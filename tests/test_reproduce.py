@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import typer
 
-from imret.cli import app
+from imret.cli import app, main
 from imret.core import DatasetError
 from imret.datasets import list_datasets
 from imret.datasets.registry import DatasetCard
@@ -198,3 +198,12 @@ def test_the_whole_table(tmp_path):
     assert list(pd.unique(table["system"])) == [
         line.rpartition(" (")[0] for line in text.splitlines() if line and line[0] != " "
     ]
+
+
+def test_the_command(capsys, tmp_path):
+    assert main(["reproduce"]) == 0
+    assert "solar-roxford5k-medium" in capsys.readouterr().out
+    assert main(["reproduce", "covers-multires-same-70"]) == 2
+    assert "not offered" in capsys.readouterr().err
+    assert main(["reproduce", "--json", str(tmp_path / "all.json")]) == 0
+    assert len(pd.read_json(tmp_path / "all.json")) == len(ROWS)
