@@ -301,7 +301,7 @@ def _write_json(file: Path, name: str, source: str, results: dict) -> None:
 # %% ../nbs/92_cli.ipynb #26d048ea
 app.add_typer(data_app, name="data")
 
-# %% ../nbs/92_cli.ipynb #f452cd0e
+# %% ../nbs/92_cli.ipynb #2fd0db77
 @app.command("reproduce")
 def reproduce_number(
     name: Annotated[
@@ -326,9 +326,6 @@ def reproduce_number(
     for words in steps:
         typer.echo(f"imret {' '.join(words)}")
         app(words, standalone_mode=False)
-
-
-sys.exit(main())
 
 # %% ../nbs/92_cli.ipynb #bc23e0f7
 @app.command()
