@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['Workers', 'extract']
 
-# %% ../../nbs/30_features/10_extract.ipynb #1a09f932
+# %% ../../nbs/30_features/10_extract.ipynb #9863256c
 import queue
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -20,12 +19,7 @@ from ..core import ImageError, ImretError, l2_normalize, progress_bar
 from .cache import VectorCache, image_key
 from .images import crop_image, read_bytes, read_image, resize_image
 
-if TYPE_CHECKING:  # torch and timm take seconds to load: only when descriptors are made
-    import torch
-
-    from imret.nets.embedder import EmbeddingNet
-
-# %% ../../nbs/30_features/10_extract.ipynb #2052c795
+# %% ../../nbs/30_features/10_extract.ipynb #15729586
 class Workers:
     """Threads that each take whatever job is ready: a full batch to embed, else a picture to load.
 
@@ -51,7 +45,7 @@ class Workers:
         self.results: queue.SimpleQueue = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator:
-        import torch
+        import torch  # takes seconds to load: only when descriptors are made
 
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.threads)]
         cores = torch.get_num_threads()
@@ -146,15 +140,15 @@ class Workers:
                     self.results.put((position, mean))
             self.change.notify_all()
 
-# %% ../../nbs/30_features/10_extract.ipynb #7b20ed91
+# %% ../../nbs/30_features/10_extract.ipynb #0110768d
 def extract(
-    net: "EmbeddingNet",  # From `create_embedder`
+    net: Callable,  # An `EmbeddingNet`, from `create_embedder`
     images: Sequence,  # Paths, arrays or Pillow images (see `read_image`)
     boxes: Sequence | None = None,  # Per image None or `(x1, y1, x2, y2)` in upright pixels
     image_size: int | None = 320,  # Long side in pixels; None keeps each image's own
     scales: Sequence[float] = (1,),  # Sizes relative to that, whose vectors are averaged
     batch_size: int | None = None,  # Images of one shape at a time; None: as suits the device
-    device: "str | torch.device | None" = None,  # None: a GPU where there is one
+    device: str | None = None,  # Or a `torch.device`; None: a GPU where there is one
     dtype: str = "float32",  # Or `bfloat16`, used where it is fast and accurate
     on_error: str = "raise",  # `skip`: a row of NaN for an image that cannot be read
     errors: list | None = None,  # Gets (position, `ImageError`) for each image skipped
@@ -167,11 +161,11 @@ def extract(
     as `torch.get_num_threads()` says, at most eight. Raises `ImageError` for an image that cannot
     be read; with `on_error="skip"` its row is NaN, and a warning lists such images unless `errors`
     takes them. Raises `ImretError` for arguments that make no sense."""
-    images, boxes = _checked(images, boxes, image_size, scales, batch_size, on_error)
     import torch
 
     from imret.nets.inference import inference_net
 
+    images, boxes = _checked(images, boxes, image_size, scales, batch_size, on_error)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     ready = inference_net(net, dtype, device)
     cache = None
