@@ -1,12 +1,6 @@
 """From pictures to descriptors: backbones, pooling, and the net that composes them."""
 
-from imret.nets.backbones import (
-    Backbone,
-    Preprocess,
-    WeightsError,
-    create_backbone,
-    pypi_weights,
-)
+from imret.nets.backbones import Backbone, Preprocess, WeightsError, create_backbone, pypi_weights
 from imret.nets.embedder import EmbeddingNet, create_embedder, list_embedders
 from imret.nets.inference import InferenceNet, inference_net
 from imret.nets.pooling import (
@@ -20,6 +14,7 @@ from imret.nets.pooling import (
     place_effects,
     register_pooling,
 )
+from imret.nets.stages import StageMaps, attend, find_stage, freeze, list_stages
 
 __all__ = [
     "Backbone",
@@ -32,12 +27,17 @@ __all__ = [
     "Pooling",
     "Preprocess",
     "SPoC",
+    "StageMaps",
     "WeightsError",
+    "attend",
     "create_backbone",
     "create_embedder",
     "create_pooling",
+    "find_stage",
+    "freeze",
     "inference_net",
     "list_embedders",
+    "list_stages",
     "place_effects",
     "pypi_weights",
     "register_pooling",
