@@ -34,6 +34,7 @@ ROOMS = [
     "ablation",
     "reproduce",
     "cli_data",
+    "cli_eval",
     "cli",
 ]
 
