@@ -3,12 +3,32 @@
 from imret.features.cache import VectorCache
 from imret.features.extract import extract
 from imret.features.images import crop_image, decode_image, read_image, resize_image
+from imret.features.whitening import (
+    LearnedWhitening,
+    Moments,
+    PCAWhitening,
+    Whitening,
+    WhiteningError,
+    fit_whitening,
+    guard_fit,
+    matching_pairs,
+    moments,
+)
 
 __all__ = [
+    "LearnedWhitening",
+    "Moments",
+    "PCAWhitening",
     "VectorCache",
+    "Whitening",
+    "WhiteningError",
     "crop_image",
     "decode_image",
     "extract",
+    "fit_whitening",
+    "guard_fit",
+    "matching_pairs",
+    "moments",
     "read_image",
     "resize_image",
 ]
