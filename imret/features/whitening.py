@@ -75,7 +75,7 @@ def moments(
         out.add(vectors[start : start + block])
     return out
 
-# %% ../../nbs/30_features/20_whitening.ipynb #e5d07a34
+# %% ../../nbs/30_features/20_whitening.ipynb #28f769ff
 class Whitening:
     """`y = projection_ @ (x - mean_)`, then to length one.
 
@@ -165,9 +165,9 @@ class Whitening:
         try:
             with np.load(file, allow_pickle=False) as f:
                 arrays = dict(f)
-            about = json.loads(str(arrays.pop("about", "{}")))
+            about = dict(json.loads(str(arrays.pop("about", "{}"))))
             out = Whitening.from_dict(arrays)
-        except (OSError, ValueError, BadZipFile, TypeError, AttributeError) as e:
+        except (OSError, EOFError, ValueError, BadZipFile, TypeError, AttributeError) as e:
             raise WhiteningError(f"{file} is no whitening: {e}") from e
         kind = {k.__name__: k for k in Whitening.__subclasses__()}.get(about.pop("class", ""))
         if kind is not None:
@@ -186,10 +186,10 @@ def _matrix(vectors) -> np.ndarray:
     return vectors
 
 
-def _dimension(dim: int | None, most: int) -> int:
+def _dimension(dim: int | None, most: int, name: str = "dim") -> int:
     "The output dimension; None is all."
     if dim is not None and not 1 <= dim <= most:
-        raise WhiteningError(f"dim={dim}: from 1 to {most} are there")
+        raise WhiteningError(f"{name}={dim}: from 1 to {most} are there")
     return most if dim is None else dim
 
 # %% ../../nbs/30_features/20_whitening.ipynb #64fbb040
@@ -254,7 +254,7 @@ def _rank(values: np.ndarray, m: Moments) -> int:
     power = np.trace(m.scatter(np.zeros_like(m.mean))) / m.n
     return int((values > len(values) * np.finfo(float).eps * (values[0] + power)).sum())
 
-# %% ../../nbs/30_features/20_whitening.ipynb #79b7f35b
+# %% ../../nbs/30_features/20_whitening.ipynb #6c5a7c70
 def matching_pairs(
     labels: Sequence[Hashable],  # One a vector; None where it has none
     per_label: int | None = None,  # Most pairs of a label, drawn; None: all
@@ -268,8 +268,9 @@ def matching_pairs(
     rng, out = np.random.default_rng(random_state), []
     for ids in where.values():
         n = len(ids) * (len(ids) - 1) // 2
-        drawn = np.arange(n)
-        if per_label is not None and n > per_label:
+        if per_label is None or n <= per_label:
+            drawn = np.arange(n)
+        else:
             drawn = np.sort(rng.choice(n, per_label, replace=False))
         high = ((1 + np.sqrt(1 + 8 * drawn)) / 2).astype(np.int64)  # of (0,1) (0,2) (1,2) (0,3) …
         high -= high * (high - 1) // 2 > drawn
@@ -280,7 +281,7 @@ def matching_pairs(
         raise WhiteningError(f"{len(labels)} labels, none of them twice: there are no pairs")
     return pairs
 
-# %% ../../nbs/30_features/20_whitening.ipynb #84941641
+# %% ../../nbs/30_features/20_whitening.ipynb #3f636d5a
 class LearnedWhitening(Whitening):
     """Whitening from matching pairs (Mikolajczyk & Matas 2007, as in Radenović et al. 2018).
 
@@ -317,7 +318,7 @@ class LearnedWhitening(Whitening):
             q -= vectors[positives[part]]
             scatter += q.T @ q / len(queries)
         if self.pca is not None:
-            base = _eigh(every.scatter(every.mean))[1][: _dimension(self.pca, dim)]
+            base = _eigh(every.scatter(every.mean))[1][: _dimension(self.pca, dim, "pca")]
             scatter = base @ scatter @ base.T
         self.rank_ = _rank(np.linalg.eigvalsh(scatter)[::-1], every)
         lower = self._factor(scatter, len(queries))
@@ -357,10 +358,15 @@ def _pairs(pairs, n: int) -> tuple[np.ndarray, np.ndarray]:
     "Positions of queries and positives, checked."
     if pairs is None:
         raise WhiteningError("learned whitening needs pairs: fit(vectors, matching_pairs(labels))")
-    q, p = pairs if isinstance(pairs, tuple) else np.asarray(pairs).reshape(len(pairs), -1).T
-    q, p = np.asarray(q), np.asarray(p)
-    if q.ndim != 1 or q.shape != p.shape or not len(q) or q.dtype.kind + p.dtype.kind != "ii":
+    if not isinstance(pairs, tuple):
+        pairs = np.asarray(pairs)
+        pairs = pairs.T if pairs.ndim == 2 else ()
+    columns = [np.asarray(column) for column in pairs]
+    if len(columns) != 2 or any(c.ndim != 1 or c.dtype.kind not in "iu" for c in columns):
         raise WhiteningError("pairs are whole numbers (P, 2), or a tuple of two arrays (P,)")
+    q, p = (c.astype(np.int64) for c in columns)
+    if len(q) != len(p) or not len(q):
+        raise WhiteningError(f"{len(q)} queries and {len(p)} positives are no pairs")
     outside = np.flatnonzero((np.minimum(q, p) < 0) | (np.maximum(q, p) >= n) | (q == p))
     if len(outside):
         i = outside[0]
