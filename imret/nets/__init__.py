@@ -1,5 +1,6 @@
 """From pictures to descriptors: backbones, pooling, and the net that composes them."""
 
+from imret.nets.attention import SecondOrderAttention, SpatialAttention
 from imret.nets.backbones import Backbone, Preprocess, WeightsError, create_backbone, pypi_weights
 from imret.nets.embedder import EmbeddingNet, create_embedder, list_embedders
 from imret.nets.inference import InferenceNet, inference_net
@@ -27,6 +28,8 @@ __all__ = [
     "Pooling",
     "Preprocess",
     "SPoC",
+    "SecondOrderAttention",
+    "SpatialAttention",
     "StageMaps",
     "WeightsError",
     "attend",
