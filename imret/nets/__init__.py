@@ -15,7 +15,9 @@ from imret.nets.pooling import (
     place_effects,
     register_pooling,
 )
+from imret.nets.regions import RMAC, RegionalPool, RoIPool, box_cells, rmac_boxes
 from imret.nets.stages import StageMaps, attend, find_stage, freeze, list_stages
+from imret.nets.whiten import LocalWhiten, RegionalWhiten, Whiten
 
 __all__ = [
     "Backbone",
@@ -23,16 +25,23 @@ __all__ = [
     "GeM",
     "GeMCars",
     "InferenceNet",
+    "LocalWhiten",
     "MAC",
     "POOLINGS",
     "Pooling",
     "Preprocess",
+    "RMAC",
+    "RegionalPool",
+    "RegionalWhiten",
+    "RoIPool",
     "SPoC",
     "SecondOrderAttention",
     "SpatialAttention",
     "StageMaps",
     "WeightsError",
+    "Whiten",
     "attend",
+    "box_cells",
     "create_backbone",
     "create_embedder",
     "create_pooling",
@@ -44,4 +53,5 @@ __all__ = [
     "place_effects",
     "pypi_weights",
     "register_pooling",
+    "rmac_boxes",
 ]
