@@ -52,18 +52,19 @@ def create_pooling(
     except TypeError as e:
         raise SpecError(f"pooling {name!r} cannot take {parameters}: {e}") from e
 
-# %% ../../nbs/20_nets/00_pooling.ipynb #c954c31c
+# %% ../../nbs/20_nets/00_pooling.ipynb #ee6906aa
 class Pooling(nn.Module):
     "Maps `(B, C, H, W)` to vectors `(B, C)` in float32, even under autocast: a subclass's `pool`."
 
     def forward(
         self,
         x: torch.Tensor,  # Feature maps `(B, C, H, W)`
+        **options,  # What the subclass's `pool` takes besides
     ) -> torch.Tensor:  # Vectors `(B, C)`, float32
         "Pool. Raises `ImretError` for what is no map or has no place."
         check_map(x)
         with torch.autocast(x.device.type, enabled=False):
-            return self.pool(x.float())
+            return self.pool(x.float(), **options)
 
     def pool(
         self,
