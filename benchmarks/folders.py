@@ -1,6 +1,6 @@
 """A folder of a million pictures: how long to list and to look through it, and in how much memory.
 
-`python benchmarks/folders.py [--images 1000000]` makes a tree of small JPEGs (4 kB of disk each), a
+`python benchmarks/folders.py [--images 100000]` makes a tree of small JPEGs (4 kB of disk each), a
 tenth of them copies and one in a hundred cut short, and removes it again. Memory is the peak of the
 whole process, libraries included."""
 
@@ -58,7 +58,7 @@ def make_tree(folder: Path, n: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--images", type=int, default=100_000)
     n = parser.parse_args().images
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
