@@ -13,6 +13,7 @@ from torchvision.ops import roi_pool
 from imret.core import ImretError, SpecError
 from imret.nets import POOLINGS, Pooling, create_pooling, place_effects, register_pooling
 from imret.nets.regions import box_cells, rmac_boxes
+from imret.nets.weighted import local_gem, nested_invariance, quarter_turns, scale_gem
 
 # --- oracles: one map (C, H, W) in float64, loops over channels and places
 
@@ -80,6 +81,40 @@ def roi(x, boxes, stride=32):
     return total
 
 
+def crow(x):
+    places = [(i, j) for i in range(x.shape[1]) for j in range(x.shape[2])]
+    sums = {(i, j): max(sum(x[:, i, j]), 1e-6) for i, j in places}
+    norm = math.sqrt(sum(s * s for s in sums.values()))
+    often = [sum(v > 0 for v in c.ravel()) / c.size for c in x]
+    out = []
+    for c, q in zip(x, often, strict=True):
+        pooled = sum(math.sqrt(sums[i, j] / norm) * c[i, j] for i, j in places)
+        out.append(pooled * math.log(sum(often) / q) if q else 0)
+    return np.array(out)
+
+
+def hnip(x):
+    crops = []
+    for s in (0.75, 0.5, 0.25, 1):
+        h, w = max(1, math.floor(x.shape[1] * s)), max(1, math.floor(x.shape[2] * s))
+        crops.append(unit(gem(x[:, :h, :w], 2)))
+    return np.mean(crops, axis=0)
+
+
+def smoothed(x, p=2.5, size=5):
+    "Windows around each place, mirrored at the border."
+    x, r = np.maximum(x, 1e-6), size // 2
+    wide = np.pad(x, [(0, 0), (r, r), (r, r)], mode="reflect")
+    out = np.empty_like(x)
+    for c, i, j in np.ndindex(x.shape):
+        out[c, i, j] = np.mean(wide[c, i : i + size, j : j + size] ** p) ** (1 / p)
+    return out
+
+
+def rgem(x, size=5):
+    return gem((x + smoothed(x, size=size)) / 2, 4.6, 1e-8)
+
+
 BOXES = [[0, 0, 100, 60], [40, 30, 130, 190]]
 
 ORACLES = {
@@ -98,6 +133,14 @@ ORACLES = {
     "regional": ({}, lambda x: regional(x, gem)),
     "regional inner=spoc": ({"inner": "spoc"}, lambda x: regional(x, spoc)),
     "roi": ({"boxes": BOXES}, lambda x: roi(x, BOXES)),
+    "crow": ({}, crow),
+    "hnip": ({}, hnip),
+    "gemplus": ({}, lambda x: gem(x, 4.6, 1e-8)),
+    "rgem": ({}, rgem),
+    "rgem inner=mac,size=3": (
+        {"inner": "mac", "size": 3},
+        lambda x: mac((x + smoothed(x, size=3)) / 2),
+    ),
 }
 each_pooling = pytest.mark.parametrize("case", ORACLES)
 
@@ -299,6 +342,55 @@ def test_wrong_boxes(boxes, said):
         create_pooling("roi")(maps(2, 6, 7, 9), boxes=boxes)
 
 
+# --- turns and sizes
+
+
+def test_turns_join_by_maximum():
+    turns = [maps(3, 6, *side, seed=k) for k, side in enumerate([(7, 9), (9, 7)] * 2)]
+    got = nested_invariance(turns).numpy()
+    wanted = [np.max([hnip(t[b].double().numpy()) for t in turns], axis=0) for b in range(3)]
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    one = nested_invariance([t[1:2] for t in turns])
+    np.testing.assert_allclose(one.numpy(), got[1:2], atol=1e-6)
+    regions = nested_invariance(turns, create_pooling("regional", inner="gem", p=2))
+    assert regions.shape == (3, 6)
+    with pytest.raises(ImretError, match="one turn at least"):
+        nested_invariance([])
+
+
+def test_quarter_turns_close_the_circle():
+    x = torch.rand(2, 3, 4, 6)
+    a, b, c, d = quarter_turns(x)
+    assert torch.equal(a, x) and torch.equal(c, x.flip(-1, -2)) and d.shape == b.shape
+    assert torch.equal(b, x.transpose(-1, -2).flip(-2)) and torch.equal(quarter_turns(b)[1], c)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+@pytest.mark.parametrize("side", [(1, 1), (1, 4), (2, 3), (9, 6)])
+def test_windows_are_mirrored(size, side):
+    x = maps(1, 2, *side)
+    wanted = smoothed(x[0].double().numpy(), size=size)
+    np.testing.assert_allclose(local_gem(x, size=size)[0].numpy(), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1, 2.5, 10, math.inf])
+def test_sizes_join(p):
+    v = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
+    got = scale_gem(v, p).numpy()
+    for b in range(4):
+        rows = v[:, b].double().numpy()
+        if p == math.inf:
+            wanted = np.max([r / np.linalg.norm(r) for r in rows], axis=0)
+        else:
+            low = rows.min()
+            wanted = np.mean((rows - low) ** p, axis=0) ** (1 / p) + low
+        np.testing.assert_allclose(got[b], wanted, atol=1e-5)
+        np.testing.assert_allclose(scale_gem(v[:, b : b + 1], p).numpy()[0], got[b], atol=1e-6)
+    assert scale_gem(list(v.half()), p).dtype == torch.float32
+    with pytest.raises(SpecError, match="p=0"):
+        scale_gem(v, 0)
+
+
 # --- names
 
 
@@ -318,6 +410,15 @@ def test_wrong_boxes(boxes, said):
         ("rmac", {"levels": -1}, "levels=-1"),
         ("rmac", {"grid": "cells"}, "grid is map or pixels"),
         ("rmac", {"stride": 0}, "stride=0"),
+        ("crow", {"a": 0}, "a=0"),
+        ("crow", {"b": -1}, "b=-1"),
+        ("hnip", {"scales": (0.5, 1.5)}, "scales"),
+        ("hnip", {"scales": ()}, "scales"),
+        ("hnip", {"p": 0}, "p=0"),
+        ("gemplus", {"p": -2}, "p=-2"),
+        ("rgem", {"size": 4}, "size=4"),
+        ("rgem", {"local_p": 0}, "local_p=0"),
+        ("rgem", {"inner": "mac", "p": 3}, "'mac' cannot take"),
         ("regional", {"inner": "gum"}, "unknown pooling 'gum'"),
         ("regional", {"inner": "mac", "p": 3}, "'mac' cannot take"),
         ("regional", {"inner": nn.Identity(), "p": 3}, "not a module"),
@@ -334,6 +435,12 @@ def test_wrong_parameters(name, parameters, said):
 def test_no_map(case, shape):
     with pytest.raises(ImretError, match="at least one place"):
         make(case)[0](torch.zeros(shape))
+
+
+def test_every_name_has_its_oracle():
+    modules = {f"imret.nets.{m}" for m in ("pooling", "regions", "weighted")}
+    here = {name for name, cls in POOLINGS.items() if cls.__module__ in modules}
+    assert here == {case.split()[0] for case in ORACLES}
 
 
 def test_inner_pooling_hears_of_dim():

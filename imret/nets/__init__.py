@@ -17,13 +17,26 @@ from imret.nets.pooling import (
 )
 from imret.nets.regions import RMAC, RegionalPool, RoIPool, box_cells, rmac_boxes
 from imret.nets.stages import StageMaps, attend, find_stage, freeze, list_stages
+from imret.nets.weighted import (
+    HNIP,
+    CroW,
+    GeMPlus,
+    RegionalGeM,
+    local_gem,
+    nested_invariance,
+    quarter_turns,
+    scale_gem,
+)
 from imret.nets.whiten import LocalWhiten, RegionalWhiten, Whiten
 
 __all__ = [
     "Backbone",
+    "CroW",
     "EmbeddingNet",
     "GeM",
     "GeMCars",
+    "GeMPlus",
+    "HNIP",
     "InferenceNet",
     "LocalWhiten",
     "MAC",
@@ -31,6 +44,7 @@ __all__ = [
     "Pooling",
     "Preprocess",
     "RMAC",
+    "RegionalGeM",
     "RegionalPool",
     "RegionalWhiten",
     "RoIPool",
@@ -50,8 +64,12 @@ __all__ = [
     "inference_net",
     "list_embedders",
     "list_stages",
+    "local_gem",
+    "nested_invariance",
     "place_effects",
     "pypi_weights",
+    "quarter_turns",
     "register_pooling",
     "rmac_boxes",
+    "scale_gem",
 ]
