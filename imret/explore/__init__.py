@@ -5,6 +5,7 @@ from imret.explore.live import Live, data_uri
 from imret.explore.plots import plot_ranking, plot_results, thumbnail
 from imret.explore.ranking import RankingExplorer, spread
 from imret.explore.sheet import ContactSheet
+from imret.explore.similarity import SimilarityExplorer, self_similarity
 from imret.explore.threshold import ThresholdExplorer
 from imret.explore.town import TownExplorer
 
@@ -13,12 +14,14 @@ __all__ = [
     "ContactSheet",
     "Live",
     "RankingExplorer",
+    "SimilarityExplorer",
     "ThresholdExplorer",
     "TownExplorer",
     "data_uri",
     "nearest",
     "plot_ranking",
     "plot_results",
+    "self_similarity",
     "spread",
     "thumbnail",
     "weakest_pair",
