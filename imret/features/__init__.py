@@ -2,6 +2,7 @@
 
 from imret.features.cache import VectorCache
 from imret.features.extract import extract
+from imret.features.fusion import MultiLayerFusion
 from imret.features.images import crop_image, decode_image, read_image, resize_image
 from imret.features.whitening import (
     LearnedWhitening,
@@ -18,6 +19,7 @@ from imret.features.whitening import (
 __all__ = [
     "LearnedWhitening",
     "Moments",
+    "MultiLayerFusion",
     "PCAWhitening",
     "VectorCache",
     "Whitening",

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core import ImretError, l2_normalize
 
-# %% ../../nbs/30_features/20_whitening.ipynb #1b19eff5
+# %% ../../nbs/30_features/20_whitening.ipynb #e87c7666
 class WhiteningError(ImretError, ValueError):
     "Vectors, pairs or a file that no whitening can be made of, or used with."
 
@@ -54,6 +54,16 @@ class Moments:
     def mean(self) -> np.ndarray:
         "The mean `(D,)`."
         return self._shift + self._sum / self.n
+
+    def scaled(
+        self,
+        factor: np.ndarray,  # `(D,)`
+    ) -> "Moments":  # Of `x * factor`
+        "The moments that the vectors would have, were each dimension multiplied."
+        out = Moments()
+        out.n, out._shift, out._sum = self.n, self._shift * factor, self._sum * factor
+        out._squares = self._squares * np.outer(factor, factor)
+        return out
 
     def scatter(
         self,
@@ -192,7 +202,7 @@ def _dimension(dim: int | None, most: int, name: str = "dim") -> int:
         raise WhiteningError(f"{name}={dim}: from 1 to {most} are there")
     return most if dim is None else dim
 
-# %% ../../nbs/30_features/20_whitening.ipynb #64fbb040
+# %% ../../nbs/30_features/20_whitening.ipynb #2327e3a4
 class PCAWhitening(Whitening):
     """Divide each principal direction by its spread (Jégou & Chum 2012).
 
@@ -217,11 +227,17 @@ class PCAWhitening(Whitening):
 
         Raises `WhiteningError` for a row that is not finite, for vectors that are all equal, and
         where more directions are to be whitened than the vectors span."""
-        vectors = _matrix(vectors)
-        if len(vectors) < 2:
-            raise WhiteningError(f"{len(vectors)} vectors have no covariance: give more")
-        m = moments(vectors)
-        d = _dimension(self.dim, vectors.shape[1])
+        return self.fit_moments(moments(_matrix(vectors)), fitted_on)
+
+    def fit_moments(
+        self,
+        m: Moments,  # Of vectors that came from anywhere, in any number of blocks
+        fitted_on: str | None = None,  # Name of the set
+    ) -> "PCAWhitening":  # Itself
+        "Fit to sums over vectors. Raises `WhiteningError` as `fit` does."
+        if m.n < 2:
+            raise WhiteningError(f"{m.n} vectors have no covariance: give more")
+        d = _dimension(self.dim, len(m.mean))
         values, directions = _eigh(m.scatter(m.mean) / (m.n - 1))
         rank = _rank(values, m)
         if rank == 0:
@@ -375,7 +391,7 @@ def _pairs(pairs, n: int) -> tuple[np.ndarray, np.ndarray]:
         )
     return q, p
 
-# %% ../../nbs/30_features/20_whitening.ipynb #931a7cb2
+# %% ../../nbs/30_features/20_whitening.ipynb #e82c7be1
 SAME_PHOTOS = {"roxford5k": "oxford5k", "rparis6k": "paris6k"}
 
 
@@ -403,9 +419,9 @@ def guard_fit(
 
 
 def fit_whitening(
-    whitening: Whitening,  # Not fitted yet
+    whitening: Whitening,  # Or anything else that is fitted as one is
     dataset_name: str,  # Where the vectors come from, such as `tinytown-train`
-    vectors: np.ndarray,  # `(N, D)`
+    vectors: np.ndarray,  # `(N, D)`, or what else its `fit` takes
     pairs: np.ndarray | tuple | None = None,  # As `fit` takes them
     evaluated: str | Iterable[str] | None = None,  # What will be judged with it
     allow_test_fit: bool = False,  # Whether that may be the same photographs
