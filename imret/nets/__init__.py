@@ -2,7 +2,8 @@
 
 from imret.nets.attention import SecondOrderAttention, SpatialAttention
 from imret.nets.backbones import Backbone, Preprocess, WeightsError, create_backbone, pypi_weights
-from imret.nets.embedder import EmbeddingNet, create_embedder, list_embedders
+from imret.nets.checkpoints import describe, diff, load_net, save_net
+from imret.nets.embedder import EmbeddingNet, create_embedder, list_embedders, read_name
 from imret.nets.inference import InferenceNet, inference_net
 from imret.nets.pooling import (
     MAC,
@@ -59,17 +60,22 @@ __all__ = [
     "create_backbone",
     "create_embedder",
     "create_pooling",
+    "describe",
+    "diff",
     "find_stage",
     "freeze",
     "inference_net",
     "list_embedders",
     "list_stages",
+    "load_net",
     "local_gem",
     "nested_invariance",
     "place_effects",
     "pypi_weights",
     "quarter_turns",
+    "read_name",
     "register_pooling",
     "rmac_boxes",
+    "save_net",
     "scale_gem",
 ]

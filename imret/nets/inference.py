@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..core import ImretError
 from .embedder import EmbeddingNet
 
-# %% ../../nbs/20_nets/30_inference.ipynb #145935ab
+# %% ../../nbs/20_nets/30_inference.ipynb #c33178b0
 def direct_pairs(
     net: nn.Module,  # In eval mode
     example: torch.Tensor,  # A batch that the net takes
@@ -30,7 +30,7 @@ def direct_pairs(
 ) -> list[tuple[str, str]]:  # Names of the modules, pair by pair
     "Where a `second` module takes the untouched output of a `first` one, and each runs once."
     made, pairs, calls, hooks = {}, [], {}, []
-    names = {module: name for name, module in net.named_modules()}
+    names = {m: name for name, m in net.named_modules() if not m._forward_hooks}  # see `attend`
 
     def after(module, args, out):
         calls[module] = calls.get(module, 0) + 1
@@ -134,7 +134,7 @@ class FusedBlock(nn.Module):
         y = self.body(x)
         return self.last.add_relu(y, x if self.downsample is None else self.downsample(x))
 
-# %% ../../nbs/20_nets/30_inference.ipynb #9d96af93
+# %% ../../nbs/20_nets/30_inference.ipynb #3eeb3b23
 def fuse_activations(
     net: nn.Module,  # On a CPU, in eval mode, its BatchNorms folded; changed in place
     example: torch.Tensor,  # A batch that the net takes
@@ -149,7 +149,7 @@ def fuse_activations(
             net.set_submodule(name, FusedConv(module, act and net.get_submodule(act)))
             if act:
                 net.set_submodule(act, nn.Identity())
-    blocks = [(n, _fused_block(m)) for n, m in net.named_modules()]
+    blocks = [(n, _fused_block(m)) for n, m in net.named_modules() if not m._forward_hooks]
     blocks = [(n, b) for n, b in blocks if b is not None]
     for name, block in blocks:
         net.set_submodule(name, block)
