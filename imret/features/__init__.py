@@ -4,6 +4,12 @@ from imret.features.cache import VectorCache
 from imret.features.extract import extract
 from imret.features.fusion import MultiLayerFusion
 from imret.features.images import crop_image, decode_image, read_image, resize_image
+from imret.features.multiscale import (
+    combine_scales,
+    extract_multiscale,
+    resolutions,
+    scale_power,
+)
 from imret.features.whitening import (
     LearnedWhitening,
     Moments,
@@ -24,13 +30,17 @@ __all__ = [
     "VectorCache",
     "Whitening",
     "WhiteningError",
+    "combine_scales",
     "crop_image",
     "decode_image",
     "extract",
+    "extract_multiscale",
     "fit_whitening",
     "guard_fit",
     "matching_pairs",
     "moments",
     "read_image",
     "resize_image",
+    "resolutions",
+    "scale_power",
 ]
