@@ -11,7 +11,14 @@ from torch import nn
 from torchvision.ops import roi_pool
 
 from imret.core import ImretError, SpecError
-from imret.nets import POOLINGS, Pooling, create_pooling, place_effects, register_pooling
+from imret.nets import (
+    POOLINGS,
+    Pooling,
+    create_embedder,
+    create_pooling,
+    place_effects,
+    register_pooling,
+)
 from imret.nets.regions import box_cells, rmac_boxes
 from imret.nets.weighted import local_gem, nested_invariance, quarter_turns, scale_gem
 
@@ -408,6 +415,7 @@ def test_sizes_join(p):
         ("gemcars", {"p": -1}, "p=-1"),
         ("gemcars", {"offset": 0}, "offset=0"),
         ("rmac", {"levels": -1}, "levels=-1"),
+        ("rmac", {"levels": 2.5}, "levels=2.5"),
         ("rmac", {"grid": "cells"}, "grid is map or pixels"),
         ("rmac", {"stride": 0}, "stride=0"),
         ("crow", {"a": 0}, "a=0"),
@@ -417,6 +425,7 @@ def test_sizes_join(p):
         ("hnip", {"p": 0}, "p=0"),
         ("gemplus", {"p": -2}, "p=-2"),
         ("rgem", {"size": 4}, "size=4"),
+        ("rgem", {"size": 2.5}, "size=2.5"),
         ("rgem", {"local_p": 0}, "local_p=0"),
         ("rgem", {"inner": "mac", "p": 3}, "'mac' cannot take"),
         ("regional", {"inner": "gum"}, "unknown pooling 'gum'"),
@@ -441,6 +450,15 @@ def test_every_name_has_its_oracle():
     modules = {f"imret.nets.{m}" for m in ("pooling", "regions", "weighted")}
     here = {name for name, cls in POOLINGS.items() if cls.__module__ in modules}
     assert here == {case.split()[0] for case in ORACLES}
+
+
+def test_a_net_with_each():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 96, 64)
+    for name in sorted({case.split()[0] for case in ORACLES} - {"roi"}):
+        net = create_embedder(f"resnet18-{name}", pretrained=False)
+        with torch.inference_mode():
+            assert torch.allclose(net(x).norm(dim=1), torch.ones(2), atol=1e-5), name
 
 
 def test_inner_pooling_hears_of_dim():

@@ -72,7 +72,7 @@ def box_cells(
     cells = np.floor(boxes / stride + 0.5).astype(np.int64)
     return cells.clip(0, np.array([width, height, width, height]) - 1)
 
-# %% ../../nbs/20_nets/02_regions.ipynb #493c01d8
+# %% ../../nbs/20_nets/02_regions.ipynb #486bc7aa
 @register_pooling("regional")
 class RegionalPool(Pooling):
     """Pool each region of R-MAC's grid, scale each to length one, whiten, scale again, and sum.
@@ -95,8 +95,9 @@ class RegionalPool(Pooling):
         super().__init__()
         if grid not in ("map", "pixels"):
             raise SpecError(f"grid is map or pixels, not {grid!r}")
-        if levels < 0 or not stride > 0 or not eps > 0:
-            raise SpecError(f"needs levels >= 0, stride > 0, eps > 0: {levels=}, {stride=}, {eps=}")
+        if levels < 0 or levels % 1 or not stride > 0 or not eps > 0:
+            told = f"{levels=}, {stride=}, {eps=}"
+            raise SpecError(f"regions need whole levels >= 0, stride > 0 and eps > 0: {told}")
         if isinstance(inner, str):
             inner = create_pooling(inner, dim, **parameters)
         elif parameters:

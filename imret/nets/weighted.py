@@ -129,7 +129,7 @@ class GeMPlus(GeM):
     ):
         super().__init__(p, learnable=False, eps=eps)
 
-# %% ../../nbs/20_nets/04_weighted.ipynb #4468e39d
+# %% ../../nbs/20_nets/04_weighted.ipynb #08127f47
 def local_gem(
     x: torch.Tensor,  # Maps `(B, C, H, W)`, float32
     p: float = 2.5,  # Exponent
@@ -164,7 +164,7 @@ class RegionalGeM(Pooling):
         **parameters,  # Of `inner`, where that is a name
     ):
         super().__init__()
-        if not 0 < local_p < math.inf or size < 1 or size % 2 == 0:
+        if not 0 < local_p < math.inf or size < 1 or size % 2 != 1:
             raise SpecError(f"rgem needs local_p > 0 and an odd size, got {local_p=}, {size=}")
         if isinstance(inner, str):
             inner = create_pooling(inner, dim, **parameters)
