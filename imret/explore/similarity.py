@@ -20,17 +20,19 @@ from ..core import ImretError, l2_normalize
 from .live import Live, data_uri
 from .plots import thumbnail
 
-# %% ../../nbs/80_explore/60_similarity.ipynb #03f32484
+# %% ../../nbs/80_explore/60_similarity.ipynb #499900f2
 def self_similarity(
     features: Tensor | np.ndarray,  # A map `(C, h, w)`
     cells: int = 16,  # Most cells along the longer side; finer maps are averaged down
 ) -> np.ndarray:  # `(rows, columns, rows, columns)`, int8: 127 times the cosine
     """The cosine of every place of a map with every other, in steps of 1/127.
 
-    Raises `ImretError` for what is no map, or holds a number that is not finite."""
+    Raises `ImretError` for what is no map or holds a number that is not finite, and for no cells."""
     x = as_tensor(features).detach().cpu().float()
     if x.ndim != 3 or 0 in x.shape:
         raise ImretError(f"a map is (C, h, w), with at least one place, not {tuple(x.shape)}")
+    if cells < 1:
+        raise ImretError(f"cells={cells} leaves no place: give 1 or more")
     if not x.isfinite().all():
         raise ImretError("a map holds numbers that are not finite: compute it in float32")
     shrink = min(1, cells / max(x.shape[1:]))
@@ -165,7 +167,7 @@ function render({ model, el }) {
 export default { render };
 """
 
-# %% ../../nbs/80_explore/60_similarity.ipynb #fec75450
+# %% ../../nbs/80_explore/60_similarity.ipynb #c9170b74
 class SimilarityExplorer(Live):
     """Photos under the similarities of their features. Click a cell, or move with the arrow keys:
     each map shows how much every other cell resembles it.
@@ -193,32 +195,10 @@ class SimilarityExplorer(Live):
                 raise ImretError(f"{len(some)} maps of {name!r} for {len(images)} images")
         if start is not None and len(start) != len(images):
             raise ImretError(f"start names {len(start)} cells for {len(images)} images")
-        photos = []
-        for n, path in enumerate(images):
-            alike = [self_similarity(some[n], cells) for some in maps.values()]
-            rows, columns = alike[0].shape[:2]
-            if any(a.shape != alike[0].shape for a in alike):
-                grids = ", ".join(
-                    f"{k} {a.shape[0]} x {a.shape[1]}" for k, a in zip(maps, alike, strict=True)
-                )
-                raise ImretError(
-                    f"the maps of {path} have different cells ({grids}): give a smaller cells="
-                )
-            row, column = (rows // 2, columns // 2) if start is None else start[n]
-            if not (0 <= row < rows and 0 <= column < columns):
-                raise ImretError(
-                    f"start {row, column} is outside the {rows} x {columns} cells of {path}"
-                )
-            photos.append(
-                {
-                    "name": Path(path).stem,
-                    "src": data_uri(thumbnail(path, size), quality=45),
-                    "rows": rows,
-                    "columns": columns,
-                    "start": row * columns + column,
-                    "alike": [packed(a) for a in alike],
-                }
-            )
+        photos = [
+            _photo_state(path, {k: m[n] for k, m in maps.items()}, cells, size, start and start[n])
+            for n, path in enumerate(images)
+        ]
         super().__init__(
             state={"layers": list(map(str, maps)), "photos": photos}, cell=photos[0]["start"]
         )
@@ -226,3 +206,23 @@ class SimilarityExplorer(Live):
     def fallback(self) -> str:
         chosen = self.state["photos"][self.photo]
         return f'<img src="{chosen["src"]}" alt="{escape(chosen["name"])}">'
+
+
+def _photo_state(path: str | Path, maps: dict, cells: int, size: int, start: tuple | None) -> dict:
+    "One photo with the similarities of each of its maps."
+    alike = {name: self_similarity(m, cells) for name, m in maps.items()}
+    (rows, columns), *others = [a.shape[:2] for a in alike.values()]
+    if any(other != (rows, columns) for other in others):
+        grids = ", ".join(f"{name} {a.shape[0]} x {a.shape[1]}" for name, a in alike.items())
+        raise ImretError(f"the maps of {path} have different cells ({grids}): give fewer cells")
+    row, column = start or (rows // 2, columns // 2)
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise ImretError(f"start {row, column} is outside the {rows} x {columns} cells of {path}")
+    return {
+        "name": Path(path).stem,
+        "src": data_uri(thumbnail(path, size), quality=45),
+        "rows": rows,
+        "columns": columns,
+        "start": row * columns + column,
+        "alike": [packed(a) for a in alike.values()],
+    }
