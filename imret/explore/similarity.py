@@ -50,7 +50,7 @@ def packed(
     n = alike.shape[0] * alike.shape[1]
     return base64.b64encode(alike.reshape(n, n)[np.triu_indices(n, k=1)].tobytes()).decode()
 
-# %% ../../nbs/80_explore/60_similarity.ipynb #59dc91bc
+# %% ../../nbs/80_explore/60_similarity.ipynb #6bf274c4
 _SIMILARITY_JS = """
 const STYLE = `
 .imret-similarity { font-size: .85rem; line-height: 1.35; margin: .5rem 0; }
@@ -63,7 +63,7 @@ const STYLE = `
 .imret-similarity figure { margin: 0; flex: 1 1 280px; max-width: 340px; }
 .imret-similarity figcaption { margin-top: 4px; min-height: 4.1em; }
 .imret-similarity .map { position: relative; line-height: 0; cursor: crosshair; }
-.imret-similarity .map:focus { outline: 3px solid #1976d2; outline-offset: 2px; }
+.imret-similarity .map:focus { outline: 3px solid #1976d2; outline-offset: -1px; }
 .imret-similarity .map img { width: 100%; margin: 0; }
 .imret-similarity canvas { position: absolute; inset: 0; width: 100%; height: 100%; image-rendering: pixelated; opacity: .7; }
 .imret-similarity i { position: absolute; box-sizing: border-box; pointer-events: none; border: 2px solid #00e5ff; box-shadow: 0 0 0 1px #000a; }
