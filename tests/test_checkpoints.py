@@ -3,9 +3,13 @@
 import copy
 import os
 
+import numpy as np
 import pytest
 import torch
+import torchvision
+from sklearn.decomposition import PCA
 from torch import nn
+from torch.nn.functional import normalize
 
 from imret.core import ImretError
 from imret.nets import (
@@ -16,9 +20,11 @@ from imret.nets import (
     describe,
     diff,
     freeze,
+    import_net,
     load_net,
     save_net,
 )
+from imret.nets.importers import translate
 
 
 @pytest.fixture(autouse=True)
@@ -142,3 +148,225 @@ def test_diff_says_what():
     assert parts.loc["pooling"].tolist() == ["gem", "mac"]
     assert {"mean", "std"} <= {*table[table["what"] == "preprocess"]["name"]}
     assert "backbone.model.layer1.2.conv1.weight" in {*table[table["what"] == "shape"]["name"]}
+
+
+# Other toolboxes' files. The names of their tensors are made as they make them: by putting the
+# children of torchvision's nets, which all three build on, into modules of the same names.
+
+
+def module(**children) -> nn.Module:
+    found = nn.Module()
+    for name, child in children.items():
+        setattr(found, name, child)
+    return found
+
+
+def gem(p: float = 2.7, n: int = 1) -> nn.Module:
+    return module(p=nn.Parameter(torch.full((n,), p)))
+
+
+def pooled(f: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    p = p.view(-1, 1, 1)
+    return f.clamp(min=1e-6).pow(p).mean((2, 3), keepdim=True).pow(1 / p)[:, :, 0, 0]
+
+
+def meta(architecture: str, pooling: str = "gem", **more) -> dict:
+    about = {"architecture": architecture, "pooling": pooling, "outputdim": 512}
+    about |= {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "regional": False}
+    return about | {"local_whitening": False, "whitening": False} | more
+
+
+def cirtorch(architecture: str, pool: nn.Module | None, dim: int = 512, **layers) -> nn.Module:
+    "cirtorch/networks/imageretrievalnet.py in filipradenovic/cnnimageretrieval-pytorch."
+    net = getattr(torchvision.models, architecture)(weights=None)
+    vgg = architecture.startswith("vgg")
+    children = [*net.features.children()][:-1] if vgg else [*net.children()][:-2]
+    layers = {k: nn.Linear(dim, dim) for k in layers}
+    return module(features=nn.Sequential(*children), pool=pool or nn.Module(), **layers).eval()
+
+
+def solar_block(dim: int, k: int) -> nn.Module:
+    "SOABlock of solar_global/networks/networks.py in tonyngjichun/SOLAR."
+    mid = dim // k
+
+    def seen():
+        return nn.Sequential(nn.Conv2d(dim, mid, 1), nn.BatchNorm2d(mid), nn.ReLU())
+
+    return module(f=seen(), g=seen(), h=nn.Conv2d(dim, mid, 1), v=nn.Conv2d(mid, dim, 1))
+
+
+def solar(architecture: str = "resnet18", dim: int = 512) -> nn.Module:
+    "ResNetSOAs, and the net around it, of tonyngjichun/SOLAR."
+    blocks = [*getattr(torchvision.models, architecture)(weights=None).children()][:-2]
+    features = module(
+        conv1=nn.Sequential(*blocks[0:2]),
+        conv2_x=nn.Sequential(*blocks[2:5]),
+        conv3_x=blocks[5],
+        conv4_x=blocks[6],
+        conv5_x=blocks[7],
+        soa4=solar_block(dim // 2, 4),
+        soa5=solar_block(dim, 2),
+    )
+    return module(features=features, pool=gem(), whiten=nn.Linear(dim, dim)).eval()
+
+
+def dirtorch(architecture: str = "resnet18", dim: int = 512, out: int = 64) -> nn.Module:
+    "ResNet_RMAC of dirtorch/nets/rmac_resnet.py in naver/deep-image-retrieval."
+    net = getattr(torchvision.models, architecture)(weights=None)
+    children = {k: m for k, m in net.named_children() if k not in ("avgpool", "fc")}
+    return module(**children, adpool=gem(), fc=nn.Linear(dim, out)).eval()
+
+
+X = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "vgg11"])
+def test_cirtorch(architecture, tmp_path):
+    theirs = cirtorch(architecture, gem(), lwhiten=1, whiten=1)
+    whitened = {"m": np.zeros((512, 1)), "P": np.eye(512)}
+    about = meta(architecture, local_whitening=True, whitening=True, Lw={"set": {"ss": whitened}})
+    torch.save({"meta": about, "state_dict": theirs.state_dict()}, tmp_path / "net.pth")
+    net = import_net(tmp_path / "net.pth")
+    assert net.name.removeprefix("torchvision/") == f"{architecture}-lwhiten-gem-whiten"
+    assert net.preprocess.mean == (0.4, 0.5, 0.6) and net.preprocess.interpolation == "lanczos"
+    with torch.inference_mode():
+        f = theirs.lwhiten(theirs.features(X).movedim(1, -1)).movedim(-1, 1)
+        v = normalize(theirs.whiten(normalize(pooled(f, theirs.pool.p))))
+        assert torch.allclose(net(X), v, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "pooling, regional, name",
+    [
+        ("mac", False, "resnet18-mac"),
+        ("spoc", False, "resnet18-spoc"),
+        ("rmac", False, "resnet18-rmac"),
+        ("gemmp", False, "resnet18-gem:per_channel=true"),
+        ("gem", True, "resnet18-regional-rwhiten"),
+        ("mac", True, "resnet18-regional:inner=mac-rwhiten"),
+    ],
+)
+def test_cirtorch_poolings(pooling, regional, name, tmp_path):
+    pool = {"gem": gem(), "gemmp": gem(n=512)}.get(pooling, nn.Module())
+    if regional:
+        pool = module(rpool=pool, whiten=nn.Linear(512, 512))
+    theirs = cirtorch("resnet18", pool)
+    about = meta("resnet18", pooling, regional=regional)
+    torch.save({"meta": about, "state_dict": theirs.state_dict()}, tmp_path / "net.pth")
+    net = import_net(tmp_path / "net.pth")
+    assert net.name == name
+    ours = sorted(float(t.double().sum()) for t in net.state_dict().values())
+    assert ours == sorted(float(t.double().sum()) for t in theirs.state_dict().values())
+
+
+def test_solar(tmp_path):
+    theirs = solar()
+    state = theirs.state_dict()
+    for key, t in state.items():
+        if "soa" in key and t.is_floating_point() and "var" not in key:
+            t.normal_(0, 0.05)
+    about = meta("resnet18", whitening=True, soa=True, soa_layers="45")
+    state["features.soa4.gamma"] = torch.zeros(1)
+    torch.save({"meta": about, "state_dict": state}, tmp_path / "net.pth")
+    net = create_embedder("resnet18-soa:45-gem-whiten", weights=tmp_path / "net.pth")
+    features = theirs.features
+
+    def attended(block, x):
+        f, g, h = (part(x).flatten(2) for part in (block.f, block.g, block.h))
+        attention = torch.softmax(f.mT @ g * f.shape[1] ** -0.5, dim=-1)
+        return block.v((attention @ h.mT).mT.reshape(len(x), -1, *x.shape[2:])) + x
+
+    with torch.inference_mode():
+        f = features.conv4_x(features.conv3_x(features.conv2_x(features.conv1(X))))
+        f = attended(features.soa5, features.conv5_x(attended(features.soa4, f)))
+        v = normalize(theirs.whiten(normalize(pooled(f, theirs.pool.p))))
+        assert torch.allclose(net(X), v, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm_features", [False, True])
+def test_dirtorch(norm_features, tmp_path):
+    theirs = dirtorch()
+    options = {"arch": "resnet18_rmac", "out_dim": 64, "pooling": "gem", "gemp": 3}
+    pca = PCA(2).fit(np.random.default_rng(0).normal(size=(9, 4)))
+    torch.save(
+        {
+            "model_options": options | {"norm_features": norm_features},
+            "state_dict": {f"module.{k}": t for k, t in theirs.state_dict().items()},
+            "preprocess": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "input_size": 224},
+            "pca": {"Landmarks_clean": pca},
+        },
+        tmp_path / "net.pt",
+    )
+    net = import_net(tmp_path / "net.pt")
+    assert net.name == "resnet18-gem-whiten:64" + ("" if norm_features else ",raw=true")
+    assert net.preprocess.mean == (0.1, 0.2, 0.3)
+    with torch.inference_mode():
+        f = nn.Sequential(*[*theirs.children()][:-2])(X)
+        v = pooled(f, theirs.adpool.p)
+        v = normalize(theirs.fc(normalize(v) if norm_features else v))
+        assert torch.allclose(net(X), v, atol=1e-5)
+    again = load_net(save_net(net, tmp_path / "ours.pth"))
+    assert again.fingerprint() == net.fingerprint() and again.raw == net.raw
+
+
+@pytest.mark.parametrize("toolbox", ["cirtorch", "solar", "dirtorch"])
+def test_every_tensor_of_a_resnet101_has_its_place(toolbox):
+    with torch.device("meta"):
+        if toolbox == "dirtorch":
+            state = dirtorch("resnet101", 2048, 2048).state_dict()
+            content = {"model_options": {"arch": "resnet101_rmac"}, "state_dict": state}
+        elif toolbox == "solar":
+            about = meta("resnet101", whitening=True, soa_layers="45")
+            content = {"meta": about, "state_dict": solar("resnet101", 2048).state_dict()}
+        else:
+            theirs = cirtorch("resnet101", gem(), 2048, whiten=1)
+            content = {"meta": meta("resnet101", whitening=True)}
+            content["state_dict"] = theirs.state_dict()
+        found = translate(content, "net.pth")
+        net = create_embedder(found.name, pretrained=False)
+    shapes = {k: t.shape for k, t in net.state_dict().items()}
+    assert {k: t.shape for k, t in found.state.items()} == shapes
+    soa, raw = "-soa:45" * (toolbox == "solar"), ":raw=true" * (toolbox == "dirtorch")
+    assert net.name == f"resnet101{soa}-gem-whiten{raw}"
+
+
+def test_foreign_faults_are_named(tmp_path):
+    file = tmp_path / "net.pth"
+    state = cirtorch("resnet18", gem()).state_dict()
+    old = {k: t for k, t in state.items() if "num_batches" not in k}
+    torch.save({"meta": meta("resnet18"), "state_dict": old}, file)
+    assert import_net(file).name == "resnet18-gem"
+    faults = {
+        "1 missing .backbone.model.conv1.weight": {
+            k: t for k, t in state.items() if k != "features.0.weight"
+        },
+        "1 unknown .extra.weight": state | {"extra.weight": torch.zeros(1)},
+        "of another shape .pool.p": state | {"pool.p": torch.zeros(2)},
+    }
+    for said, wrong in faults.items():
+        torch.save({"meta": meta("resnet18"), "state_dict": wrong}, file)
+        with pytest.raises(WeightsError, match=said):
+            import_net(file)
+    torch.save({"meta": meta("resnet18"), "state_dict": state}, file)
+    with pytest.raises(WeightsError, match="net.pth is resnet18-gem, not resnet18-mac"):
+        create_embedder("resnet18-mac", weights=file)
+    torch.save({"meta": meta("resnet18"), "state_dict": state, "x": Evil()}, file)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        import_net(file)
+    torch.save(state, file)
+    with pytest.raises(WeightsError, match="no checkpoint of cirtorch, SOLAR or dirtorch"):
+        import_net(file)
+    for content, said in (
+        ({"meta": meta("densenet121")}, "ResNets and VGGs"),
+        ({"model_options": {"arch": "resnet50_fpn_rmac"}}, "resnet18_rmac to"),
+        ({"meta": {"architecture": "resnet18"}}, "pooling"),
+    ):
+        torch.save(content | {"state_dict": state}, file)
+        with pytest.raises(WeightsError, match=said):
+            import_net(file)
+
+
+def test_saved_nets_as_weights(tmp_path):
+    net = create_embedder("resnet18-gem", pretrained=False, preprocess=Preprocess.caffe())
+    file = save_net(net, tmp_path / "net.pth")
+    assert create_embedder("resnet18-gem", weights=file).fingerprint() == net.fingerprint()

@@ -4,6 +4,7 @@ from imret.nets.attention import SecondOrderAttention, SpatialAttention
 from imret.nets.backbones import Backbone, Preprocess, WeightsError, create_backbone, pypi_weights
 from imret.nets.checkpoints import describe, diff, load_net, save_net
 from imret.nets.embedder import EmbeddingNet, create_embedder, list_embedders, read_name
+from imret.nets.importers import import_net
 from imret.nets.inference import InferenceNet, inference_net
 from imret.nets.pooling import (
     MAC,
@@ -64,6 +65,7 @@ __all__ = [
     "diff",
     "find_stage",
     "freeze",
+    "import_net",
     "inference_net",
     "list_embedders",
     "list_stages",

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['VERSION', 'save_net', 'load_net', 'describe', 'diff']
 
-# %% ../../nbs/20_nets/25_checkpoints.ipynb #92ea0bfb
+# %% ../../nbs/20_nets/25_checkpoints.ipynb #ddd24420
 import os
 import uuid
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ..core import ImretError
 from .backbones import Preprocess, WeightsError, load_weights, read_checkpoint
 from .embedder import EmbeddingNet, create_embedder, read_name
 
-# %% ../../nbs/20_nets/25_checkpoints.ipynb #a8862488
+# %% ../../nbs/20_nets/25_checkpoints.ipynb #645f78a3
 VERSION = 1  # of the file's form
 
 
@@ -72,14 +72,7 @@ def load_net(
         )
     if content["imret"] > VERSION:
         raise WeightsError(f"{path} is of version {content['imret']}: update imret to read it")
-    known = {f.name for f in fields(Preprocess)}
-    glasses = Preprocess(
-        **{
-            k: tuple(v) if isinstance(v, list) else v
-            for k, v in content["preprocess"].items()
-            if k in known
-        }
-    )
+    glasses = Preprocess.from_dict(content["preprocess"])
     net = create_embedder(content["name"], pretrained=False, preprocess=glasses)
     load_weights(net, content["state_dict"], path)
     if net.fingerprint() != content["fingerprint"]:

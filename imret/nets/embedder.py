@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ORDER', 'EmbeddingNet', 'read_name', 'create_embedder', 'list_embedders']
 
-# %% ../../nbs/20_nets/20_embedder.ipynb #cda654fa
+# %% ../../nbs/20_nets/20_embedder.ipynb #ef5f7a92
 import hashlib
 import inspect
 from pathlib import Path
@@ -21,15 +21,17 @@ from imret.nets.backbones import (
     PYPI_WEIGHTS,
     Backbone,
     Preprocess,
+    WeightsError,
     create_backbone,
     load_weights,
-    read_weights,
+    read_checkpoint,
+    unwrap_weights,
 )
 from .pooling import POOLINGS, create_pooling
 from .stages import attend, find_stage
 from .whiten import LocalWhiten, Whiten
 
-# %% ../../nbs/20_nets/20_embedder.ipynb #a80c2324
+# %% ../../nbs/20_nets/20_embedder.ipynb #23dd31b0
 class EmbeddingNet(nn.Module):
     """Pictures to descriptors: `(B, 3, H, W)` to unit vectors `(B, D)`, float32.
 
@@ -43,10 +45,11 @@ class EmbeddingNet(nn.Module):
         name: str,  # How it is called
         lwhiten: LocalWhiten | None = None,  # Whitens each place of the map
         whiten: Whiten | None = None,  # Whitens the pooled vector, to D numbers
+        raw: bool = False,  # Whether `whiten` takes the vector at the length that pooling gave it
     ):
         super().__init__()
         self.backbone, self.pool, self.name = backbone, pool, name
-        self.lwhiten, self.whiten = lwhiten, whiten
+        self.lwhiten, self.whiten, self.raw = lwhiten, whiten, raw
         self.dim = backbone.dim if whiten is None else whiten.out_features
         self.stride = backbone.stride
 
@@ -63,8 +66,10 @@ class EmbeddingNet(nn.Module):
         f = self.backbone(x)
         if self.lwhiten is not None:
             f = self.lwhiten(f)
-        v = F.normalize(self.pool(f).float(), dim=-1)
-        return v if self.whiten is None else F.normalize(self.whiten(v), dim=-1)
+        v = self.pool(f).float()
+        if self.whiten is not None:
+            v = self.whiten(v if self.raw else F.normalize(v, dim=-1))
+        return F.normalize(v, dim=-1)
 
     def fingerprint(self) -> str:  # 16 hexadecimal digits
         "A hash of name, preprocessing and weights: two nets with equal ones give equal vectors."
@@ -74,7 +79,7 @@ class EmbeddingNet(nn.Module):
             h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return h.hexdigest()[:16]
 
-# %% ../../nbs/20_nets/20_embedder.ipynb #8a2d3a7d
+# %% ../../nbs/20_nets/20_embedder.ipynb #ed1001fa
 ORDER = ("soa", "lwhiten", "pooling", "rwhiten", "whiten")
 
 
@@ -105,7 +110,7 @@ def _normal(part: Part) -> Part:
     text = "".join(map(str, part.args))
     fits = {
         "soa": not part.kwargs and text.isdigit(),
-        "whiten": not part.kwargs and len(part.args) < 2 and (text.isdigit() or not text),
+        "whiten": part.kwargs.keys() <= {"raw"} and len(part.args) < 2 and (text + "1").isdigit(),
     }
     if part.name in POOLINGS and not part.args:
         usual = inspect.signature(POOLINGS[part.name]).parameters
@@ -118,9 +123,9 @@ def _normal(part: Part) -> Part:
         raise SpecError(f"cannot read {str(part)!r}: write for example gem:p=3, soa:45, whiten:512")
     if part.name == "soa":
         return Part("soa", (int("".join(sorted(set(text)))),))
-    return part
+    return Part(part.name, part.args, {k: v for k, v in part.kwargs.items() if v is not False})
 
-# %% ../../nbs/20_nets/20_embedder.ipynb #a28711f5
+# %% ../../nbs/20_nets/20_embedder.ipynb #3f4813c8
 def create_embedder(
     name: str = "efficientnet_lite0-gem",  # As `read_name` takes it
     pretrained: bool = True,  # False: random weights, from torch's seed
@@ -134,7 +139,7 @@ def create_embedder(
     the weights are not to be had or are of another net."""
     net = _compose(*read_name(name), pretrained and weights is None, preprocess)
     if weights is not None:
-        _fill(net, read_weights(weights), weights)
+        _fill(net, weights, preprocess)
     return net.eval()
 
 
@@ -162,8 +167,9 @@ def _compose(
         out = (parts["whiten"].args or (dim,))[0]
         if not 0 < out <= dim:
             raise SpecError(f"whiten:{out}: {name} has {dim} numbers to whiten")
-        parts["whiten"] = Part("whiten", () if out == dim else (out,))
-        whitens["whiten"] = _at_rest(Whiten(dim, out))
+        raw = parts["whiten"].kwargs
+        parts["whiten"] = Part("whiten", () if out == dim else (out,), raw)
+        whitens |= {"whiten": _at_rest(Whiten(dim, out)), "raw": bool(raw)}
     return EmbeddingNet(backbone, pooling, format_spec([Part(name), *parts.values()]), **whitens)
 
 
@@ -180,8 +186,22 @@ def _at_rest(layer: Whiten) -> Whiten:
     return layer
 
 
-def _fill(net: EmbeddingNet, state: dict[str, torch.Tensor], source: str | Path) -> None:
-    "Load weights of the whole net, or of its backbone with or without a classifier."
+def _fill(net: EmbeddingNet, source: str | Path, preprocess: Preprocess | None) -> None:
+    "Load weights of the whole net, of another toolbox's, or of the backbone with its classifier."
+    from imret.nets.importers import translate
+
+    content = read_checkpoint(source)
+    if (found := translate(content, source)) is not None:
+        with torch.device("meta"):
+            theirs = create_embedder(found.name, pretrained=False).name
+        if theirs != net.name:
+            raise WeightsError(f"{source} is {theirs}, not {net.name}")
+        net.backbone.preprocess = preprocess or found.preprocess
+        counts = {k: t for k, t in net.state_dict().items() if k.endswith("num_batches_tracked")}
+        return load_weights(net, counts | found.state, source)
+    state = unwrap_weights(content, source)
+    if "imret" in content:  # from `save_net`
+        net.backbone.preprocess = preprocess or Preprocess.from_dict(content["preprocess"])
     if any(k.startswith("backbone.") for k in state):
         return load_weights(net, state, source)
     classifier = net.backbone.model.pretrained_cfg.get("classifier") or ()
