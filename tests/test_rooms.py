@@ -3,6 +3,8 @@
 And the library stands alone: no development tool at run time, nothing that settings.ini does not
 name, nothing heavy before it is needed."""
 
+import ast
+import builtins
 import re
 import subprocess
 import sys
@@ -67,3 +69,20 @@ def test_library_stands_alone():
 def test_table_of_rooms():
     "The table in CONTRIBUTING.md says what the modules do."
     assert house.guide() == house.GUIDE.read_text(encoding="utf-8"), "run `make fix`"
+
+
+@each_module
+def test_annotations_are_names_of_the_module(path):
+    "The site evaluates them: a name imported only for type checkers would stop its build."
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = {o.name for o in tree.body if isinstance(o, ast.ClassDef | ast.FunctionDef)}
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            named |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    for node in ast.walk(tree):
+        hints = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        for hint in hints:
+            if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
+                used = {o.id for o in ast.walk(ast.parse(hint.value)) if isinstance(o, ast.Name)}
+                unknown = used - named - set(dir(builtins))
+                assert not unknown, f"{path.name}, line {hint.lineno}: {unknown} is not imported"

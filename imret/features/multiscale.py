@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['SCALES', 'STEP', 'combine_scales', 'scale_power', 'resolutions', 'Mirrored', 'extract_multiscale']
 
-# %% ../../nbs/30_features/12_multiscale.ipynb #661f4dca
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+# %% ../../nbs/30_features/12_multiscale.ipynb #6ba2aba2
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,10 +14,7 @@ from ..core import ImretError, SpecError, l2_normalize
 from .extract import extract
 from .images import crop_image, read_image
 
-if TYPE_CHECKING:  # torch and timm take seconds to load
-    from imret.nets.embedder import EmbeddingNet
-
-# %% ../../nbs/30_features/12_multiscale.ipynb #89217465
+# %% ../../nbs/30_features/12_multiscale.ipynb #edcf4960
 def combine_scales(
     vectors: np.ndarray,  # Unit vectors `(S, N, D)`, one matrix a scale
     power: float = 1.0,  # 1: the mean; larger lets the strongest scale count more
@@ -44,7 +40,7 @@ def combine_scales(
 
 
 def scale_power(
-    net: "EmbeddingNet",  # Its pooling and whitening decide
+    net: Callable,  # An `EmbeddingNet`: its pooling and whitening decide
 ) -> float:  # p of a GeM net without whitening, else 1
     "The exponent that Radenović et al. (2018) combine scales with."
     from imret.nets.pooling import GeM
@@ -81,7 +77,7 @@ def resolutions(
         raise SpecError(f"scales {scales!r} of image_size={image_size} give the sizes {sizes}")
     return sizes
 
-# %% ../../nbs/30_features/12_multiscale.ipynb #0fee6576
+# %% ../../nbs/30_features/12_multiscale.ipynb #a565fdf8
 class Mirrored(Sequence):
     "Pictures as seen in a mirror; each is read, and its box cut out, when it is asked for."
 
@@ -105,7 +101,7 @@ class Mirrored(Sequence):
 
 
 def extract_multiscale(
-    net: "EmbeddingNet",  # From `create_embedder`
+    net: Callable,  # An `EmbeddingNet`, from `create_embedder`
     images: Sequence,  # Paths, arrays or Pillow images
     boxes: Sequence | None = None,  # Per image None or `(x1, y1, x2, y2)` in upright pixels
     image_size: int = 320,  # Long side in pixels at scale 1
