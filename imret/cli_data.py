@@ -14,9 +14,7 @@ import typer
 from .core import DatasetError, ImretError
 
 # %% ../nbs/89_cli_data.ipynb #04bd60d7
-data_app = typer.Typer(
-    help="Sets of images: list them, get them, check them, look into your own."
-)
+data_app = typer.Typer(help="Sets of images: list them, get them, check them, look into your own.")
 Name = Annotated[str, typer.Argument(help="A set, as `imret data list` names it.")]
 
 
@@ -34,6 +32,7 @@ def list_data(
 ):
     "The sets that imret knows, whether each is here, and how else it is had."
     from imret.datasets import dataset_state, find_card, list_datasets
+
     names = list_datasets(kind)
     rows = [(n, find_card(n).kind, dataset_state(n), find_card(n).size) for n in names]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -30,7 +30,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 
 from ..core import DatasetError, progress_bar
-from .base import RetrievalDataset, data_root
+from .base import RetrievalDataset
 from .registry import DatasetCard, register_check, register_dataset, register_get
 from .splits import LabelledImages, Split
 
