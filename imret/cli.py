@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'Folder', 'Photos', 'index', 'search', 'add', 'remove', 'dedup', 'reproduce_number', 'demo', 'main']
 
-# %% ../nbs/92_cli.ipynb #88be078e
+# %% ../nbs/92_cli.ipynb #e0dfb341
 import sys
 import time
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_ablate import ablate_config
 from .cli_data import data_app, shown_path
 from .cli_eval import Embedder, Size, Weights, evaluate_dataset, save_figure
 from .core import ImretError, StoreError
@@ -155,8 +156,9 @@ def dedup(
     groups = found["group"].nunique()
     typer.echo(f"{groups} group{'s' * (groups != 1)} of {len(found)} photographs: {out}")
 
-# %% ../nbs/92_cli.ipynb #0440fda5
+# %% ../nbs/92_cli.ipynb #26378e96
 app.command("eval")(evaluate_dataset)
+app.command("ablate")(ablate_config)
 app.add_typer(data_app, name="data")
 
 # %% ../nbs/92_cli.ipynb #2fd0db77

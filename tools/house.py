@@ -35,6 +35,7 @@ ROOMS = [
     "reproduce",
     "cli_data",
     "cli_eval",
+    "cli_ablate",
     "cli",
 ]
 
