@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['STAGES', 'AXES', 'COLUMNS', 'WHITENINGS', 'Vectors', 'Axis', 'register_axis', 'Ablation', 'plot_ablation']
 
-# %% ../nbs/91_ablation.ipynb #f4a9c2ad
+# %% ../nbs/91_ablation.ipynb #52d6cae6
 import inspect
 import itertools
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,7 @@ def _read_axes(axes: Mapping[str, Sequence]) -> dict[str, list]:
             raise SpecError(f"axis {name!r} has a value twice: {', '.join(map(str, labels))}")
     return out
 
-# %% ../nbs/91_ablation.ipynb #7f40c020
+# %% ../nbs/91_ablation.ipynb #c0db811c
 class Ablation:
     """Every combination of some choices, judged alike and compared to one of them.
 
@@ -272,6 +273,8 @@ class Ablation:
             return
         if self.fit_on is None:
             raise SpecError(f"axis {self.fitted[0]!r} learns: give fit_on=, another set")
+        if not isinstance(self.fit_on, RetrievalDataset | LabelledImages | TrainingPairs):
+            raise SpecError(f"fit_on is a set with images, not a {type(self.fit_on).__name__}")
         shared = {*self.fit_on.images} & {*self.dataset.images, *self.dataset.queries}
         guard_fit(self.dataset.name if shared else self.fit_on.name, self.dataset.name, allow)
 
@@ -333,10 +336,10 @@ class Ablation:
         staged = [list(self.axes).index(a.name) for stage in STAGES for a in self._of(stage)]
         rank = [{_label(v): i for i, v in enumerate(values)} for values in self.axes.values()]
         order = sorted(cells, key=lambda c: [rank[i][_label(c[i])] for i in staged])
-        memo, sizes, found = {}, {}, {}
+        path, sizes, found = [], {}, {}
         for values in progress_bar(order, desc="ablation", show=progress, unit="cell"):
             cell, key = dict(zip(self.axes, values, strict=True)), tuple(map(_label, values))
-            vectors = self._vectors(cell, memo, progress)
+            vectors = self._vectors(cell, path, progress)
             ranking = self._rank(cell, vectors)
             found[key] = {p: self._judge(ranking, p) for p in self.protocols}
             d = vectors.database.shape[1]
@@ -351,21 +354,21 @@ class Ablation:
         "The axes of a stage, in the order in which they act."
         return [axis for name, axis in AXES.items() if axis.stage == stage and name in self.axes]
 
-    def _vectors(self, cell: dict, memo: dict, progress: bool) -> Vectors:
-        "Descriptors of a cell; `memo` holds those of the branch of the grid that is worked off."
+    def _vectors(self, cell: dict, path: list, progress: bool) -> Vectors:
+        "Descriptors of a cell; `path` holds each step towards the last one, with its result."
         settings = self.settings
         for axis in self._of("extract"):
             settings = axis.apply(cell[axis.name], settings)
-        key = tuple(sorted(settings.items()))
-        if key not in memo:
-            memo.clear()
-            memo[key] = self._extract(settings, progress)
-        vectors = memo[key]
+        steps = [(settings, lambda _: self._extract(settings, progress))]
         for axis in self._of("transform"):
-            key = (*key, (axis.name, cell[axis.name]))
-            if key not in memo:
-                memo[key] = axis.apply(cell[axis.name], vectors)
-            vectors = memo[key]
+            value = cell[axis.name]
+            steps.append(((axis.name, value), partial(axis.apply, value)))
+        vectors = None
+        for depth, (key, make) in enumerate(steps):
+            if depth == len(path) or path[depth][0] != key:
+                del path[depth:]
+                path.append((key, make(vectors)))
+            vectors = path[depth][1]
         return vectors
 
     def _extract(self, settings: dict, progress: bool) -> Vectors:
@@ -391,6 +394,7 @@ class Ablation:
         return ranking
 
     def _judge(self, ranking: Ranking, protocol: str) -> Evaluation:
+        "A cell under one protocol."
         name = self.dataset.name
         return evaluate(ranking, self.dataset.truth, protocol, seed=self.seed, dataset=name)
 
@@ -409,6 +413,7 @@ class Ablation:
         return compare(a, b, seed=self.seed)
 
     def _row(self, key: tuple, protocol: str) -> tuple:
+        "The table's row of a cell, up to `p`."
         s = self.evaluations[key][protocol].summary
         row = (*key, protocol, s["mAP"], s["mAP_low"], s["mAP_high"])
         if key == self.baseline:

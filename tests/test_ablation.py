@@ -119,8 +119,9 @@ def test_changed_leads_to_queries(sets, calls):
     cell = {"pooling": "mac", "dimension": 3}
     rows = ablation.changed(cell, "all", n=2)
     assert set(rows["group"]) <= {"a", "b"} and rows["query"].is_unique
-    moved = ablation.compare(cell).per_query["difference"].abs() > 1e-12
-    assert len(rows) == min(moved.sum(), len(rows)) and (rows["difference"] != 0).all()
+    moved = ablation.compare(cell).per_query["difference"]
+    assert len(rows) == min(2, (moved > 1e-12).sum()) + min(2, (moved < -1e-12).sum()) > 0
+    assert rows["difference"].min() == moved.min() < 0
     evaluation = ablation.evaluations[ablation.find(cell)]["all"]
     aps = evaluation.per_query.set_index("query")["ap"]
     assert (rows["cell"].to_numpy() == aps[rows["query"]].to_numpy()).all()
@@ -139,6 +140,8 @@ def test_guard(sets, calls, tmp_path):
     with pytest.warns(UserWarning, match="no estimate"):
         Ablation(judged, {"whitening": ["pca"]}, fit_on=judged, allow_test_fit=True)
     Ablation(judged, {"whitening": [None]}, fit_on=judged)  # nothing is fitted
+    with pytest.raises(SpecError, match="not a str"):
+        Ablation(judged, GRID, fit_on="others")
     assert not calls
 
 
