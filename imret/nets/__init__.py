@@ -5,6 +5,7 @@ from imret.nets.backbones import Backbone, Preprocess, WeightsError, create_back
 from imret.nets.checkpoints import describe, diff, load_net, save_net
 from imret.nets.embedder import EmbeddingNet, create_embedder, list_embedders, read_name
 from imret.nets.importers import import_net
+from imret.nets.export import ExportError, OnnxNet, export_onnx, load_onnx
 from imret.nets.inference import InferenceNet, inference_net
 from imret.nets.pooling import (
     MAC,
@@ -35,6 +36,7 @@ __all__ = [
     "Backbone",
     "CroW",
     "EmbeddingNet",
+    "ExportError",
     "GeM",
     "GeMCars",
     "GeMPlus",
@@ -42,6 +44,7 @@ __all__ = [
     "InferenceNet",
     "LocalWhiten",
     "MAC",
+    "OnnxNet",
     "POOLINGS",
     "Pooling",
     "Preprocess",
@@ -63,6 +66,7 @@ __all__ = [
     "create_pooling",
     "describe",
     "diff",
+    "export_onnx",
     "find_stage",
     "freeze",
     "import_net",
@@ -70,6 +74,7 @@ __all__ = [
     "list_embedders",
     "list_stages",
     "load_net",
+    "load_onnx",
     "local_gem",
     "nested_invariance",
     "place_effects",

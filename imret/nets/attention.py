@@ -48,11 +48,13 @@ class SecondOrderAttention(nn.Module):
 
     def _rows(self, x: torch.Tensor) -> list[torch.Tensor]:
         "f, g and h of each place, `(B, HW, m)`; side by side in memory, as fast attention needs."
-        return [part(x).flatten(2).mT.contiguous() for part in (self.f, self.g, self.h)]
+        return [
+            part(x).flatten(2).transpose(1, 2).contiguous() for part in (self.f, self.g, self.h)
+        ]
 
     def _add(self, x: torch.Tensor, gathered: torch.Tensor) -> torch.Tensor:
         "What each place has gathered, `(B, HW, m)`, brought back to the map and added to it."
-        return x + self.v(gathered.mT.unflatten(2, x.shape[-2:]))
+        return x + self.v(gathered.transpose(1, 2).unflatten(2, x.shape[-2:]))
 
     def forward(
         self,
@@ -72,7 +74,7 @@ class SecondOrderAttention(nn.Module):
         SOLAR draws its pictures with `exponent=0.75`, which changes the features too."""
         f, g, h = self._rows(x)
         with torch.autocast(x.device.type, enabled=False):
-            scores = (f.float() * f.shape[-1] ** -exponent) @ g.float().mT
+            scores = (f.float() * f.shape[-1] ** -exponent) @ g.float().transpose(1, 2)
             maps = scores.softmax(dim=-1)
             gathered = (maps @ h.float()).to(h.dtype)
         return self._add(x, gathered), maps.unflatten(2, x.shape[-2:])

@@ -256,6 +256,8 @@ def inference_net(
     device: torch.device | str = "cpu",  # Where it runs
 ) -> InferenceNet:  # Kept for the next call, until the weights change
     "The net made ready to run. Raises `ImretError` for another `dtype`."
+    if hasattr(net, "inference"):  # a net from a file, run by another engine
+        return net.inference(dtype, device)
     if dtype not in DTYPES:
         raise ImretError(f"dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
     state = [*net.parameters(), *net.buffers()]

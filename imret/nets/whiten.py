@@ -80,7 +80,7 @@ class LocalWhiten(Whiten):
         x: torch.Tensor,  # Feature maps `(B, D, H, W)`
     ) -> torch.Tensor:  # `(B, d, H, W)`, float32
         "Whiten the channels. Raises `ImretError` for another dimension."
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 # %% ../../nbs/20_nets/08_whiten.ipynb #1c87c562
 class RegionalWhiten(Whiten):
