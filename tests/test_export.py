@@ -121,6 +121,14 @@ def test_frozen_sizes_are_found_and_nothing_is_written(tmp_path):
     assert os.listdir(tmp_path) == ["net.onnx"]
 
 
+def test_an_operator_that_onnx_has_not(tmp_path, capfd):
+    net = create_embedder("resnet10t-gem", pretrained=False)
+    net.pool.pool = lambda x: x.mT.mean(dim=(-2, -1))
+    with pytest.raises(ExportError, match="resnet10t-gem cannot be exported .*mT"):
+        export_onnx(net, tmp_path / "net.onnx", image_size=64)
+    assert not os.listdir(tmp_path) and capfd.readouterr() == ("", "")
+
+
 def test_what_is_no_file_of_ours(file, tmp_path):
     content = file.read_bytes()
     other = onnx.load(file)

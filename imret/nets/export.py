@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VERSION', 'KEYS', 'ENGINES', 'OPSET', 'ExportError', 'OnnxNet', 'OnnxInference', 'load_onnx', 'export_onnx']
 
-# %% ../../nbs/20_nets/40_export.ipynb #932730c9
+# %% ../../nbs/20_nets/40_export.ipynb #a1438fc0
 import copy
 import importlib
 import json
@@ -14,7 +14,8 @@ import os
 import threading
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import ModuleType
@@ -43,12 +44,12 @@ def _package(name: str) -> ModuleType:
     except ImportError as e:
         raise ExportError(f"{name} is not installed: pip install 'imret[export]'") from e
 
-# %% ../../nbs/20_nets/40_export.ipynb #04b5212a
+# %% ../../nbs/20_nets/40_export.ipynb #9f1267de
 def _onnxruntime(content: bytes, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
     "Run a graph by onnxruntime."
     ort = _package("onnxruntime")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     options.intra_op_num_threads = threads or 0  # 0: it chooses
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(["vectors"], {"images": x})[0]
@@ -193,7 +194,7 @@ def _about(text: str, file: str | Path) -> dict:
 def _first_line(e: Exception) -> str:
     return f"{type(e).__name__}: {e}".strip().partition("\n")[0][:200]
 
-# %% ../../nbs/20_nets/40_export.ipynb #83cbe55b
+# %% ../../nbs/20_nets/40_export.ipynb #c811a8c5
 OPSET = 17  # of ONNX: read by onnxruntime since 1.12
 
 
@@ -237,7 +238,7 @@ def _trace(net: EmbeddingNet, file: Path, side: int, dynamic: bool) -> None:
     if dynamic:
         axes["images"] |= {2: "height", 3: "width"}
     try:
-        with warnings.catch_warnings():  # what tracing may get wrong, `_compare` finds
+        with _quiet(), warnings.catch_warnings():  # what tracing may get wrong, `_compare` finds
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 net,
@@ -252,6 +253,19 @@ def _trace(net: EmbeddingNet, file: Path, side: int, dynamic: bool) -> None:
     except Exception as e:
         mend = ": dynamic=False may do, for pictures of one size" if dynamic else ""
         raise ExportError(f"{net.name} cannot be exported ({_first_line(e)}){mend}") from e
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    "Nothing on the process's standard output, where PyTorch writes the whole graph if it fails."
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _sizes(side: int, dynamic: bool) -> list[tuple[int, int, int]]:
