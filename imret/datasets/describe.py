@@ -158,7 +158,7 @@ def _size(n: float) -> str:
 # %% ../../nbs/10_datasets/80_describe.ipynb #324b0a83
 def describe_images(
     source: str | Path | Sequence[str | Path],  # A folder, or the files themselves
-    quick: bool = False,  # Read headers only: ten times faster, but no copies and no cut files
+    quick: bool = False,  # Read headers only: faster, but no copies and no cut files
     sample: int = 24,  # Files drawn for a contact sheet
     seed: int = 0,  # Draws them
     n_jobs: int | None = None,  # Threads; None: one a core
