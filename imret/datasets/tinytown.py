@@ -426,6 +426,7 @@ TRAIN_CARD = DatasetCard(
     "training",
     "imret",
     licence="Apache-2.0, as imret",
+    size="156 MB",
     made=True,
     place="tinytown-train-v1",
 )
