@@ -288,7 +288,8 @@ class Ablation:
         try:
             config = tomllib.loads(Path(file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as e:
-            raise StoreError(f"{file} is no TOML file: {e}") from e
+            why = e.strerror if isinstance(e, OSError) else e
+            raise StoreError(f"{file} is no TOML file that can be read: {why}") from e
         known = list(inspect.signature(cls).parameters)
         for key in config:
             if key not in known:

@@ -111,3 +111,14 @@ def page(chrome, site) -> Iterator[Page]:
     yield page
     context.close()
     assert not complaints, "\n".join(complaints)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    "torch computes on one core: the same sums, and steady times on a busy machine."
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -26,14 +26,7 @@ from imret.nets import (
 )
 from imret.nets.importers import translate
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    "Steady times on a busy machine."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 NAMES = [

@@ -23,14 +23,7 @@ from imret.nets import (
 from imret.nets.backbones import TORCHVISION, TorchvisionModel
 from imret.nets.embedder import read_name
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    "Steady times on a busy machine."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def awake(net: nn.Module) -> nn.Module:

@@ -19,13 +19,7 @@ from imret.nets.export import ENGINES, ExportError, export_onnx, load_onnx
 each_engine = pytest.mark.parametrize("engine", ENGINES)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    "Steady times on a busy machine."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,7 @@ from imret.nets import create_embedder, inference_net
 CAT = data.chelsea()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    "Steady times on a busy machine; what needs more threads asks for them."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -29,13 +29,7 @@ LITE = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 PHOTOS = ["astronaut", "coffee", "chelsea", "rocket", "camera", "grass", "gravel", "page"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    "Steady times on a busy machine."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stirred(net: nn.Module) -> nn.Module:

@@ -150,6 +150,10 @@ def test_split_within_classes(labels, query, validation, seed):
     try:
         split = split_within_classes(labels, query, validation, seed)
     except DatasetError:  # no class is large enough
+        sizes = [labels.count(label) for label in set(labels)]
+        asked = [min(round(query * n), n - 1) for n in sizes]
+        chosen = [min(round(validation * n), n - 1 - a) for n, a in zip(sizes, asked, strict=True)]
+        assert (query and not any(asked)) or (validation and not any(chosen))
         return
     here = parts(split)
     assert here["train"] == here["database"]
