@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# %% ../../nbs/30_features/05_cache.ipynb #271af121
+# %% ../../nbs/30_features/05_cache.ipynb #029260c2
 def image_key(
     source,  # A file's bytes, an array, or a Pillow image
     box: tuple | None = None,  # The box that is cut out of it
+    crop: str = "before",  # When that is done, as `frame_image` takes it
 ) -> bytes:  # 32 hexadecimal digits
     "A hash of what a picture is, wherever it lies and whatever it is called."
     if isinstance(source, Image.Image):
@@ -28,8 +29,10 @@ def image_key(
         about, data = f"{source.shape} {source.dtype}", np.ascontiguousarray(source)
     else:
         about, data = "", source
+    box = None if box is None or crop == "none" else tuple(float(o) for o in box)
+    when = "" if box is None or crop == "before" else f" {crop}"
     h = hashlib.sha256(data)
-    h.update(f"{about} {None if box is None else tuple(float(o) for o in box)}".encode())
+    h.update(f"{about} {box}{when}".encode())
     return h.hexdigest()[:32].encode()
 
 # %% ../../nbs/30_features/05_cache.ipynb #f3994f38
