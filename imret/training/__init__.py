@@ -1,5 +1,15 @@
 """Learning to retrieve: losses, hard negatives, and what turns a net into a better one."""
 
+from imret.training.batch_losses import (
+    BatchLoss,
+    ClassLoss,
+    DistillationLoss,
+    LiftedStructuredLoss,
+    MetricLearningLoss,
+    PairDistanceLoss,
+    TeacherLoss,
+    TripletHashingLoss,
+)
 from imret.training.losses import (
     LOSSES,
     ContrastiveLoss,
@@ -15,12 +25,20 @@ from imret.training.losses import (
 )
 
 __all__ = [
+    "BatchLoss",
+    "ClassLoss",
     "ContrastiveLoss",
+    "DistillationLoss",
     "LOSSES",
+    "LiftedStructuredLoss",
     "Loss",
+    "MetricLearningLoss",
+    "PairDistanceLoss",
     "SecondOrderLoss",
     "SoftmaxTupleLoss",
+    "TeacherLoss",
     "TrainingError",
+    "TripletHashingLoss",
     "TripletLoss",
     "TupleLoss",
     "create_loss",
