@@ -23,6 +23,7 @@ from imret.training.losses import (
     list_losses,
     register_loss,
 )
+from imret.training.tuples import TuplePool
 
 __all__ = [
     "BatchLoss",
@@ -41,6 +42,7 @@ __all__ = [
     "TripletHashingLoss",
     "TripletLoss",
     "TupleLoss",
+    "TuplePool",
     "create_loss",
     "list_losses",
     "register_loss",
