@@ -1,5 +1,6 @@
 """Pictures and widgets that show why a ranking is right or wrong."""
 
+from imret.explore.ablation import AblationExplorer
 from imret.explore.clusters import ClusterExplorer, nearest, weakest_pair
 from imret.explore.live import Live, data_uri
 from imret.explore.plots import plot_ranking, plot_results, thumbnail
@@ -10,6 +11,7 @@ from imret.explore.threshold import ThresholdExplorer
 from imret.explore.town import TownExplorer
 
 __all__ = [
+    "AblationExplorer",
     "ClusterExplorer",
     "ContactSheet",
     "Live",
