@@ -7,6 +7,7 @@ from imret.nets.embedder import EmbeddingNet, create_embedder, list_embedders, r
 from imret.nets.importers import import_net
 from imret.nets.export import ExportError, OnnxNet, export_onnx, load_onnx
 from imret.nets.inference import InferenceNet, inference_net
+from imret.nets.layers import StagePool, StageRegions
 from imret.nets.pooling import (
     MAC,
     POOLINGS,
@@ -57,6 +58,8 @@ __all__ = [
     "SecondOrderAttention",
     "SpatialAttention",
     "StageMaps",
+    "StagePool",
+    "StageRegions",
     "WeightsError",
     "Whiten",
     "attend",
