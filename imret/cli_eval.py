@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Embedder', 'Size', 'Weights', 'evaluate_dataset', 'save_figure']
 
-# %% ../nbs/87_cli_eval.ipynb #c565796a
+# %% ../nbs/87_cli_eval.ipynb #eef5b070
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import typer
 
 from .core import DatasetError, StoreError
 
-# %% ../nbs/87_cli_eval.ipynb #7b1e20a2
+# %% ../nbs/87_cli_eval.ipynb #16b2bcd4
 Embedder = Annotated[str, typer.Option(help="Net, such as efficientnet_lite0-gem.")]
 Size = Annotated[int, typer.Option(min=1, help="Longest side in pixels that the net sees.")]
 Weights = Annotated[Path | None, typer.Option(help="File with own weights of the net.")]
@@ -28,9 +29,19 @@ class _Extractor:
 
     embedder: str
     image_size: int
-    scales: tuple[float, ...]
+    scales: str | tuple[float, ...]
     weights: Path | None
     cache: Path | None
+    power: float | None = 1.0
+    flip: bool = False
+    crop: str = "before"
+    resize: str = "long"
+
+    def __post_init__(self):
+        from imret.features import check_framing, resolutions
+
+        check_framing(self.crop, self.resize)
+        resolutions(self.scales, self.image_size)
 
     @cached_property
     def net(self):
@@ -39,25 +50,53 @@ class _Extractor:
         return create_embedder(self.embedder, weights=self.weights)
 
     def embed(self, files: list[Path], boxes=None):
-        from imret.features import extract
+        from imret.features import describe
 
-        size, scales = self.image_size, self.scales
-        return extract(self.net, files, boxes, size, scales, cache_dir=self.cache)
+        names = "image_size", "scales", "power", "flip", "crop", "resize"
+        options = {name: getattr(self, name) for name in names}
+        return describe(self.net, files, boxes, cache_dir=self.cache, **options)
 
     def __str__(self) -> str:
-        scales = f" x {', '.join(f'{s:g}' for s in self.scales)}" if self.scales != (1.0,) else ""
-        return f"{self.embedder} at {self.image_size} px{scales}"
+        text = f"{self.embedder} at {self.image_size} px"
+        if self.scales != (1.0,):
+            named = isinstance(self.scales, str)
+            text += f" x {self.scales if named else ', '.join(f'{s:g}' for s in self.scales)}"
+        if self.power != 1:
+            text += f", power {'of the net' if self.power is None else f'{self.power:g}'}"
+        text += ", and mirrored" if self.flip else ""
+        text += f", crop {self.crop}" if self.crop != "before" else ""
+        return text + (f", resize {self.resize}" if self.resize != "long" else "")
 
 
-def _scales(text: str) -> tuple[float, ...]:
-    "`1,0.7071` as numbers."
+def _scales(text: str) -> str | tuple[float, ...]:
+    "A name, or `1,0.7071` as numbers."
+    from imret.features.multiscale import SCALES
+
+    known = ", ".join(sorted([*SCALES, "rmac"]))
+    if text in (*SCALES, "rmac"):
+        return text
     try:
         scales = tuple(float(o) for o in text.split(","))
     except ValueError:
-        raise DatasetError(f"--scales {text!r} is not a list such as 1,1.4142,0.7071") from None
+        raise DatasetError(
+            f"--scales {text!r} is none of {known}, and not a list such as 1,1.4142,0.7071"
+        ) from None
     if not all(0 < o < 100 for o in scales):
         raise DatasetError(f"--scales {text!r}: each scale is above 0 and below 100")
     return scales
+
+
+def _power(text: str) -> float | None:
+    "`plain`, `net` or a number, as `extract_multiscale` takes it."
+    if text in ("plain", "net"):
+        return 1.0 if text == "plain" else None
+    try:
+        power = float(text)
+    except ValueError:
+        power = 0
+    if not 0 < power < float("inf"):
+        raise DatasetError(f"--power {text!r} is not plain, net or a number above 0")
+    return power
 
 # %% ../nbs/87_cli_eval.ipynb #963b3ae5
 def _read_features(file: Path, dataset):
@@ -81,7 +120,41 @@ def _read_features(file: Path, dataset):
         raise DatasetError(f"{file}: row {bad[0]} holds NaN or infinity ({len(bad)} such rows)")
     return l2_normalize(vectors)
 
-# %% ../nbs/87_cli_eval.ipynb #0fba2dac
+# %% ../nbs/87_cli_eval.ipynb #b1c1cf5c
+def _read_whiten(spec: str | None, fit_on: str | None, features: Path | None) -> None:
+    "Tell what is wrong with the options, before any work."
+    if spec is None:
+        if fit_on:
+            raise DatasetError("--fit-on needs --whiten, such as --whiten pca")
+        return
+    if Path(spec).is_file() or spec.endswith(".npz"):
+        if fit_on:
+            raise DatasetError(f"--whiten {spec} is a file, fitted already: leave --fit-on out")
+        return
+    from imret.features import read_whitening
+
+    read_whitening(spec)
+    if not fit_on:
+        raise DatasetError(f"--whiten {spec} learns: give --fit-on, another set")
+    if features:
+        raise DatasetError("--features with --whiten needs the file of a fitted whitening")
+
+
+def _open_whitening(spec: str, fit_on: str | None, data, allow: bool, extractor: _Extractor):
+    "A whitening from a file or fitted to another set, and how the output names it."
+    from imret.datasets import load_dataset
+    from imret.features import Whitening, describe_set, fit_named, guard_fit, guard_sets
+
+    if fit_on is None:
+        whitening = Whitening.load(spec)
+        guard_fit(whitening.fitted_on_, data.name, allow)
+        return whitening, f"{spec} fitted on {whitening.fitted_on_ or 'an unnamed set'}"
+    other = load_dataset(fit_on)
+    guard_sets(other, data, allow)
+    learned = describe_set(extractor.embed, other)
+    return fit_named(spec, learned, other), f"{spec} fitted on {fit_on}"
+
+# %% ../nbs/87_cli_eval.ipynb #bfde471c
 def _open_distractors(name: str, folder: Path):
     "A set of distractors by name, or all images of a folder."
     from imret.datasets import Distractors, iter_images, load_dataset
@@ -98,9 +171,11 @@ def _open_distractors(name: str, folder: Path):
     return Distractors(Path(name).resolve().name, name, listing)
 
 
-def _distractor_shards(name: str, extractor: _Extractor) -> list:
+def _distractor_shards(name: str, extractor: _Extractor, whitening=None) -> list:
     "Descriptors of distractors, a mapped array a shard."
     import hashlib
+
+    import numpy as np
 
     from imret.datasets import data_root, open_shards, write_shards
 
@@ -109,16 +184,49 @@ def _distractor_shards(name: str, extractor: _Extractor) -> list:
     folder = (extractor.cache or data_root() / "cache") / f"shards-{short}"
     distractors = _open_distractors(name, folder)
     write_shards(distractors, folder, extractor.embed)
-    return open_shards(folder, len(distractors))
+    shards = open_shards(folder, len(distractors))
+    if whitening is None:
+        return shards
+    about = whitening.mean_.tobytes() + whitening.projection_.tobytes()
+    whitened = folder / f"whitened-{hashlib.sha256(about).hexdigest()[:16]}"
+    whitened.mkdir(exist_ok=True)
+    for number, shard in enumerate(shards):
+        file = whitened / f"{number:05}.npy"
+        if not file.exists():
+            aside = file.with_suffix(f".{os.getpid()}.partial")
+            with open(aside, "wb") as f:
+                np.save(f, whitening.transform(shard))
+            os.replace(aside, file)
+    return open_shards(whitened, len(distractors))
 
-# %% ../nbs/87_cli_eval.ipynb #df48566a
+# %% ../nbs/87_cli_eval.ipynb #4ec17583
 def evaluate_dataset(
     dataset: Annotated[
         str, typer.Argument(help="A set such as emoji:split=all, folder, table or gnd_*.pkl.")
     ],
     embedder: Embedder = "efficientnet_lite0-gem",
     image_size: Size = 320,
-    scales: Annotated[str, typer.Option(help="Sizes to average over, as 1,1.4142,0.7071.")] = "1",
+    scales: Annotated[
+        str,
+        typer.Option(help="Sizes to average: three, half-more, rmac, one; or 1,1.4142,0.7071."),
+    ] = "1",
+    power: Annotated[
+        str, typer.Option(help="Their mean: plain, net (its own exponent), or an exponent.")
+    ] = "plain",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
+    crop: Annotated[
+        str, typer.Option(help="Boxes are cut before resizing, after it, same-scale, or none.")
+    ] = "before",
+    resize: Annotated[
+        str, typer.Option(help="The size is that of the long side, or of a square.")
+    ] = "long",
+    whiten: Annotated[
+        str | None, typer.Option(help="pca, learned, as pca:power=0.5,dim=256; or a saved file.")
+    ] = None,
+    fit_on: Annotated[str | None, typer.Option(help="The set that --whiten learns from.")] = None,
+    allow_test_fit: Annotated[
+        bool, typer.Option("--allow-test-fit", help="Even from photographs that are judged.")
+    ] = False,
     weights: Weights = None,
     distractors: Annotated[
         str | None, typer.Option(help="Search among these too: revisitop1m, or a folder.")
@@ -153,7 +261,9 @@ def evaluate_dataset(
     from imret.explore import plot_ranking, spread
     from imret.search import FlatIndex
 
-    extractor = _Extractor(embedder, image_size, _scales(scales), weights, cache)
+    how = _power(power), flip, crop, resize
+    extractor = _Extractor(embedder, image_size, _scales(scales), weights, cache, *how)
+    _read_whiten(whiten, fit_on, features)
     if distractors and (features or pairs or save_figures):
         raise DatasetError(
             "--distractors goes with neither --features, --pairs nor --save-figures: "
@@ -162,18 +272,23 @@ def evaluate_dataset(
     data = load_benchmark(dataset)
     protocols = [protocol] if protocol else list(data.truth.protocols)
     data.truth.protocol(protocols[0])  # a wrong one is told before the work
+    whitening = None
+    if whiten:
+        whitening, named = _open_whitening(whiten, fit_on, data, allow_test_fit, extractor)
     if features:
         vectors, source = _read_features(features, data), f"features {features}"
     else:
         parts = [extractor.embed(data.images), extractor.embed(data.queries, data.boxes)]
         vectors, source = np.concatenate(parts), str(extractor)
+    if whitening:
+        vectors, source = whitening.transform(vectors), f"{source}, whitened by {named}"
     if save_features:
         save_features.parent.mkdir(parents=True, exist_ok=True)
         with open(save_features, "wb") as f:
             np.save(f, vectors)
     database, queries = np.split(vectors, [len(data.images)])
     if distractors:
-        shards = _distractor_shards(distractors, extractor)
+        shards = _distractor_shards(distractors, extractor, whitening)
         source += f", among {sum(map(len, shards)):,} distractors of {distractors}"
         results = {
             p: evaluate(stream_scores(queries, [database, *shards]), data.truth, p)

@@ -10,7 +10,7 @@ import imret.ablation
 from imret.ablation import AXES, Ablation, plot_ablation, register_axis
 from imret.core import GroundTruth, Ranking, SpecError, StoreError, TruthError
 from imret.datasets import LabelledImages, RetrievalDataset
-from imret.features import WhiteningError
+from imret.features import LearnedWhitening, PCAWhitening, WhiteningError
 
 D = 6
 
@@ -44,7 +44,7 @@ def calls(monkeypatch):
         rows = np.array(rows, np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    monkeypatch.setattr(imret.ablation, "extract", fake)
+    monkeypatch.setattr(imret.ablation, "describe", fake)
     monkeypatch.setattr(imret.ablation, "create_embedder", lambda name: name)
     return asked
 
@@ -72,7 +72,7 @@ def test_product_in_the_order_given(sets, calls):
 
 def test_each_extraction_and_fit_once(sets, calls, monkeypatch):
     fits = []
-    for kind in (imret.ablation.PCAWhitening, imret.ablation.LearnedWhitening):
+    for kind in (PCAWhitening, LearnedWhitening):
         real = kind.fit
         monkeypatch.setattr(
             kind, "fit", lambda self, *a, real=real, **k: fits.append(self) or real(self, *a, **k)
@@ -93,6 +93,53 @@ def test_extract_axes_reach_extract(sets, calls):
     assert {c[0] for c in calls} == {"net-gem"}
     assert {c[2:] for c in calls} == {(s, k) for s in (64, 96) for k in ((1.0,), (1.0, 0.5))}
     assert table["scales"].tolist() == ["1", "1 0.5"] * 2
+
+
+def test_protocol_axes_reach_extraction(sets, calls, monkeypatch):
+    real, asked = imret.ablation.describe, []
+
+    def listening(net, images, boxes=None, **options):
+        asked.append({k: options.get(k) for k in ("scales", "power", "flip", "crop", "resize")})
+        return real(net, images, boxes, **options)
+
+    monkeypatch.setattr(imret.ablation, "describe", listening)
+    axes = {
+        "scales": ["three", (1, 0.5)],
+        "power": ["net", "plain", 3],
+        "flip": [False, True],
+        "crop": ["after", "none"],
+        "resize": ["square"],
+    }
+    table = Ablation(sets[0], axes, backbone="net").run(progress=False)
+    ways = {tuple(way.values()) for way in asked}
+    powers = {"net": None, "plain": 1.0, 3.0: 3.0}
+    assert ways == {
+        (scales, powers[power], flip, crop, "square")
+        for scales in ("three", (1.0, 0.5))
+        for power in powers
+        for flip in (False, True)
+        for crop in ("after", "none")
+    }
+    cells = set(table[list(axes)].itertuples(index=False, name=None))
+    assert len(cells) == 24 and ("three", "net", True, "none", "square") in cells
+
+
+@pytest.mark.parametrize(
+    "axes, said",
+    [
+        ({"scales": ["two"]}, "half-more, one, rmac, three"),
+        ({"power": ["strong"]}, "plain, net or a number"),
+        ({"power": [0]}, "plain, net or a number"),
+        ({"power": [1, "plain"]}, "twice"),
+        ({"flip": [1]}, "true or false"),
+        ({"crop": ["first"]}, "before, after, same-scale, none"),
+        ({"resize": ["none"]}, "long, square"),
+        ({"whitening": ["pca:power=much"]}, "a number from 0"),
+    ],
+)
+def test_wrong_values_of_protocol_axes(sets, axes, said):
+    with pytest.raises(SpecError, match=said):
+        Ablation(sets[0], axes, fit_on=sets[1])
 
 
 def test_baseline(sets, calls):
@@ -161,7 +208,10 @@ def test_learned_needs_labels(sets, calls):
     "axes, said",
     [
         ({}, "axes are empty"),
-        ({"polling": ["gem"]}, "known are pooling, scales, image_size, whitening, dimension"),
+        (
+            {"polling": ["gem"]},
+            "known are pooling, scales, image_size, power, flip, crop, resize, whitening, dim",
+        ),
         ({"pooling": "gem"}, "a list of values"),
         ({"pooling": []}, "a list of values"),
         ({"pooling": ["gme"]}, "known are"),

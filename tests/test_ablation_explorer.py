@@ -35,7 +35,7 @@ def squares(tmp_path, monkeypatch):
         noise = np.random.default_rng([len(net), len(images)]).normal(size=(len(images), 6))
         return l2_normalize((np.array(rows) + noise).astype(np.float32))
 
-    monkeypatch.setattr(imret.ablation, "extract", extract)
+    monkeypatch.setattr(imret.ablation, "describe", extract)
     monkeypatch.setattr(imret.ablation, "create_embedder", lambda name: name)
     boxes = [None, (2, 2, 12, 8), None, None]
     truth = GroundTruth(**TRUTH, groups=["a", "a", "b", "b"])

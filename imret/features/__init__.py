@@ -2,7 +2,7 @@
 
 from imret.features.cache import VectorCache
 from imret.features.extract import check_framing, extract
-from imret.features.fusion import MultiLayerFusion
+from imret.features.fusion import MultiLayerFusion, extract_layers
 from imret.features.images import (
     crop_image,
     decode_image,
@@ -10,12 +10,20 @@ from imret.features.images import (
     read_image,
     resize_image,
 )
+from imret.features.importers import import_whitening
 from imret.features.multiscale import (
     combine_scales,
     describe,
     extract_multiscale,
     resolutions,
     scale_power,
+)
+from imret.features.named import (
+    describe_set,
+    fit_named,
+    guard_sets,
+    matching_of,
+    read_whitening,
 )
 from imret.features.whitening import (
     LearnedWhitening,
@@ -42,14 +50,21 @@ __all__ = [
     "crop_image",
     "decode_image",
     "describe",
+    "describe_set",
     "extract",
+    "extract_layers",
     "extract_multiscale",
+    "fit_named",
     "fit_whitening",
     "frame_image",
     "guard_fit",
+    "guard_sets",
+    "import_whitening",
+    "matching_of",
     "matching_pairs",
     "moments",
     "read_image",
+    "read_whitening",
     "resize_image",
     "resolutions",
     "scale_power",
