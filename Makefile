@@ -40,6 +40,7 @@ fix: $(INSTALLED) ## format, export, clean, README, picture: before a commit
 	.venv/bin/nbdev_export
 	$(PY) tools/clean.py
 	$(PY) tools/readme.py
+	$(PY) tools/figures.py
 	$(PY) tools/house.py
 
 benchmarks: $(INSTALLED) ## measure speed as ratios to a peer in the same run

@@ -39,6 +39,12 @@ def test_readme():
     assert done.returncode == 0, done.stderr
 
 
+def test_figures():
+    "Pictures in figures/ are those that the notebooks drew."
+    done = run("tools/figures.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
 def modules_named() -> list[str]:
     "The module of each `default_exp`, as a path below imret/."
     code = [c["source"] for p in NOTEBOOKS for c in cells(p) if c["cell_type"] == "code"]
