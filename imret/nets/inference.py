@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONVS', 'ACTS', 'DTYPES', 'direct_pairs', 'fold_batchnorms', 'FusedConv', 'FusedBlock', 'fuse_activations',
-           'InferenceNet', 'has_bf16', 'inference_net']
+           'pack_weights', 'InferenceNet', 'trial_noise', 'has_bf16', 'inference_net']
 
 # %% ../../nbs/20_nets/30_inference.ipynb #77fea4bd
 import copy
@@ -69,7 +69,7 @@ def fold_batchnorms(
         net.set_submodule(norm, getattr(old, "act", nn.Identity()))
     return len(pairs)
 
-# %% ../../nbs/20_nets/30_inference.ipynb #7602437e
+# %% ../../nbs/20_nets/30_inference.ipynb #2661721d
 ACTS = {
     nn.ReLU: ("relu", [], ""),
     nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
@@ -90,6 +90,22 @@ class FusedConv(nn.Module):
         self.conv, self.same = conv, isinstance(conv, Conv2dSame)
         self.padding = (0, 0) if self.same else conv.padding
         self.post = ("none", [], "") if act is None else ACTS[type(act)]
+        self.packed = None  # weights by size of map, see `pack_weights`
+
+    def weight(
+        self,
+        x: torch.Tensor,  # `(B, C, H, W)`
+    ) -> torch.Tensor:  # As they were, or laid out for maps of this size
+        "The weights."
+        if self.packed is None:
+            return self.conv.weight
+        size = x.shape[2:]
+        if size not in self.packed:
+            how = self.padding, self.conv.stride, self.conv.dilation, self.conv.groups
+            w = torch._C._nn.mkldnn_reorder_conv2d_weight(self.conv.weight, *how, x.shape)
+            layout = torch.ops.mkldnn._get_mkldnn_serialized_md(w).numpy().tobytes()
+            self.packed[size] = self.packed.setdefault(layout, w)  # few layouts, many sizes
+        return self.packed[size]
 
     def forward(
         self,
@@ -100,7 +116,7 @@ class FusedConv(nn.Module):
         if self.same:
             x = pad_same(x, c.kernel_size, c.stride, c.dilation)
         how = self.padding, c.stride, c.dilation, c.groups
-        return torch.ops.mkldnn._convolution_pointwise(x, c.weight, c.bias, *how, *self.post)
+        return torch.ops.mkldnn._convolution_pointwise(x, self.weight(x), c.bias, *how, *self.post)
 
     def add_relu(
         self,
@@ -111,7 +127,7 @@ class FusedConv(nn.Module):
         c = self.conv
         how = self.padding, c.stride, c.dilation, c.groups
         conv = torch.ops.mkldnn._convolution_pointwise_.binary
-        return conv(shortcut, x, c.weight, c.bias, *how, "add", 1.0, "relu", [], "")
+        return conv(shortcut, x, self.weight(x), c.bias, *how, "add", 1.0, "relu", [], "")
 
 
 class FusedBlock(nn.Module):
@@ -178,7 +194,18 @@ def _fused_block(block: nn.Module) -> FusedBlock | None:
 def _is_identity(module: nn.Module | None) -> bool:
     return module is None or isinstance(module, nn.Identity)
 
-# %% ../../nbs/20_nets/30_inference.ipynb #5b562645
+# %% ../../nbs/20_nets/30_inference.ipynb #6fbb6892
+def pack_weights(
+    net: nn.Module,  # After `fuse_activations`, in its final dtype; changed in place
+) -> int:  # How many convolutions keep their layouts
+    "Let fused convolutions keep weights as oneDNN multiplies them; the net changes no more."
+    fused = [m for m in net.modules() if isinstance(m, FusedConv)]
+    for m in fused:
+        weight = m.conv.weight.detach().contiguous().to_mkldnn()
+        m.conv.weight, m.packed = nn.Parameter(weight, requires_grad=False), {}
+    return len(fused)
+
+# %% ../../nbs/20_nets/30_inference.ipynb #093aba46
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -197,11 +224,7 @@ class InferenceNet(nn.Module):
     ):
         super().__init__()
         self.device, self.dtype = torch.device(device), torch.float32
-        side = net.preprocess.image_size
-        seed = torch.Generator().manual_seed(0)
-        rough = torch.randn(1, 3, side, side, generator=seed)
-        soft = torch.randn(1, 3, 7, 7, generator=seed)
-        noise = torch.cat([rough, F.interpolate(soft, (side, side), mode="bicubic")])
+        noise = trial_noise(net.preprocess.image_size)
         self.net = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
         wanted = self.net(noise)
         for step in (fold_batchnorms, *([fuse_activations] if self.device.type == "cpu" else [])):
@@ -215,6 +238,17 @@ class InferenceNet(nn.Module):
         self.net.to(self.device, memory_format=torch.channels_last)
         if dtype == "bfloat16" and has_bf16(self.device):
             self._try_bfloat16(noise.to(self.device), wanted.to(self.device))
+        if self.device.type == "cpu":
+            self._try_packing(noise.to(self.dtype))
+
+    def _try_packing(self, noise: torch.Tensor) -> None:
+        packed = copy.deepcopy(self.net)
+        try:
+            pack_weights(packed)
+            same = (packed(noise) * self.net(noise)).sum(dim=1).min().item() > 0.9999
+        except (AttributeError, RuntimeError):  # PyTorch has not the function
+            same = False
+        self.net = packed if same else self.net
 
     def _try_bfloat16(self, noise: torch.Tensor, wanted: torch.Tensor) -> None:
         half = copy.deepcopy(self.net)
@@ -236,6 +270,16 @@ class InferenceNet(nn.Module):
         "Preprocess and embed."
         pixels = pixels.to(self.device, non_blocking=True)
         return self.net(self.net.preprocess(pixels).to(self.dtype)).cpu()
+
+
+def trial_noise(
+    side: int,  # Pixels
+) -> torch.Tensor:  # `(2, 3, side, side)`, normalised pictures: rough noise and soft noise
+    "Two pictures on which a net made ready is compared with the net as it was."
+    seed = torch.Generator().manual_seed(0)
+    rough = torch.randn(1, 3, side, side, generator=seed)
+    soft = torch.randn(1, 3, 7, 7, generator=seed)
+    return torch.cat([rough, F.interpolate(soft, (side, side), mode="bicubic")])
 
 
 def has_bf16(
