@@ -172,3 +172,112 @@ def test_a_silent_channel_is_mended_by_shrinkage():
     with pytest.raises(WhiteningError, match="branch 'b6': .* span 5"):
         MultiLayerFusion().fit(silent)
     assert np.isfinite(MultiLayerFusion(shrinkage=0.1).fit_transform(silent)).all()
+
+
+# Regions that are not there
+
+
+@pytest.mark.parametrize("how", [{}, {"pca": False}, {"plain": ["b9"]}, {"dim": 5}])
+def test_rows_of_zeros_are_no_regions(how):
+    train, few = maps(), maps(7, 4, seed=1)
+    more = {name: np.pad(x, ((0, 0), (0, 3), (0, 0))) for name, x in few.items()}
+    fitted = MultiLayerFusion(**how).fit(train)
+    assert np.allclose(fitted.transform(more), fitted.transform(few), atol=1e-6)
+    padded = {name: np.pad(x, ((0, 0), (2, 0), (0, 0))) for name, x in train.items()}
+    again = MultiLayerFusion(**how).fit(padded)
+    assert np.allclose(again.transform(few), fitted.transform(few), atol=1e-5)
+
+
+def test_ragged_regions_by_plain_loops():
+    train, test = maps(seed=2), maps(9, 6, seed=3)
+    counts = np.random.default_rng(0).integers(1, 7, 9)
+    for x in test.values():
+        for row, n in zip(x, counts, strict=True):
+            row[n:] = 0
+    found = MultiLayerFusion().fit(train).transform(test)
+    for i, n in enumerate(counts):
+        alone = {name: x[i : i + 1, :n] for name, x in test.items()}
+        assert np.allclose(found[i], plain_fusion(train, alone)[0], atol=1e-4)
+
+
+def test_a_picture_without_regions_is_zero_and_one_unread_is_nan():
+    test = maps(3)
+    for x in test.values():
+        x[1], x[2] = 0, np.nan
+    found = MultiLayerFusion().fit(maps()).transform(test)
+    assert np.isfinite(found[0]).all() and not found[1].any() and np.isnan(found[2]).all()
+
+
+def test_many_pictures_go_in_blocks():
+    train, test = maps(), maps(2500, 2, seed=4)
+    fitted = MultiLayerFusion(dim=8).fit(train)
+    alone = [fitted.transform({name: x[i : i + 1] for name, x in test.items()}) for i in (0, 1024)]
+    assert np.allclose(fitted.transform(test)[[0, 1024]], np.concatenate(alone), atol=1e-6)
+
+
+def test_all_zeros_is_told():
+    branches = maps()
+    branches["b9"] = np.zeros_like(branches["b9"])
+    with pytest.raises(WhiteningError, match="branch 'b9': all its regions are zeros"):
+        MultiLayerFusion().fit(branches)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"pca": False},
+        {"plain": ["b9"], "dim": 7, "power": 0.5, "shrinkage": 0.1},
+        {"weights": None},
+        {"weights": {"b6": 2.0, "b14": 0.5}},
+    ],
+)
+def test_saved_and_read(tmp_path, how):
+    file = tmp_path / "f.npz"
+    fitted = MultiLayerFusion(**how).fit(maps(), fitted_on="tinytown-train")
+    fitted.save(file)
+    again = MultiLayerFusion.load(file)
+    test = maps(8, seed=5)
+    assert np.array_equal(again.transform(test), fitted.transform(test))
+    assert again.fitted_on_ == "tinytown-train" and again.weights_ == fitted.weights_
+    assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
+    fresh = maps(seed=6)
+    assert np.allclose(again.fit(fresh).transform(test), fitted.fit(fresh).transform(test))
+
+
+def test_names_of_stages_come_back(tmp_path):
+    file = tmp_path / "f.npz"
+    branches = dict(zip((2, 4, "last"), maps().values(), strict=True))
+    MultiLayerFusion().fit(branches).save(file)
+    assert list(MultiLayerFusion.load(file).dims_) == [2, 4, "last"]
+    fitted = MultiLayerFusion().fit({(1, 2): branches[2]})
+    with pytest.raises(WhiteningError, match=r"text or whole numbers, not \(1, 2\)"):
+        fitted.save(file)
+    with pytest.raises(WhiteningError, match="not fitted"):
+        MultiLayerFusion().save(file)
+
+
+def test_other_and_damaged_files(tmp_path):
+    file, other = tmp_path / "f.npz", tmp_path / "w.npz"
+    MultiLayerFusion().fit(maps()).save(file)
+    PCAWhitening().fit(maps()["b9"][:, 0]).save(other)
+    with pytest.raises(WhiteningError, match=r"w\.npz is no fusion: it holds PCAWhitening"):
+        MultiLayerFusion.load(other)
+    with pytest.raises(WhiteningError, match=r"f\.npz is no whitening"):
+        Whitening.load(file)
+    with np.load(file) as f:
+        arrays = dict(f)
+    del arrays["P1"]
+    np.savez(other, **arrays)
+    with pytest.raises(WhiteningError, match=r"w\.npz is no whole fusion"):
+        MultiLayerFusion.load(other)
+    whole = file.read_bytes()
+    for content in (b"", b"text", whole[:100], whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        with pytest.raises(WhiteningError, match=r"f\.npz is no fusion"):
+            MultiLayerFusion.load(file)
+    with pytest.raises(WhiteningError, match="nowhere"):
+        MultiLayerFusion.load(tmp_path / "nowhere.npz")

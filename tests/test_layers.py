@@ -1,4 +1,4 @@
-"""Several stages in one vector: against one pass a stage and plain loops, in threads, and bad input."""
+"""Several stages in one vector: against one pass a stage, plain loops, threads, and bad input."""
 
 import threading
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from imret.core import ImretError, SpecError, l2_normalize
-from imret.features import MultiLayerFusion, extract
+from imret.core import ImretError, SpecError
+from imret.features import extract
 from imret.nets import (
     StageMaps,
     StagePool,
