@@ -23,7 +23,7 @@ def python():
 def explorer(page, site):
     page.goto(f"{site}/{PAGE}")
     found = page.locator(".imret-ablation")
-    found.locator(".row").first.wait_for()
+    found.locator(".option").first.wait_for()
     return found
 
 
@@ -40,7 +40,7 @@ def said(rows):
 
 
 def shown(explorer):
-    return [r.get_attribute("aria-label") for r in explorer.locator(".row").all()]
+    return [r.get_attribute("aria-label") for r in explorer.locator(".option").all()]
 
 
 def button(explorer, name):
@@ -73,7 +73,7 @@ def test_bars_are_as_long_as_their_numbers(explorer, python):
     for chart, column in ((0, "mAP"), (1, "difference")):
         pairs = []
         for n, row in enumerate(python.rows.itertuples()):
-            bar = explorer.locator(".row").nth(n).locator(".track").nth(chart).locator(".bar")
+            bar = explorer.locator(".option").nth(n).locator(".track").nth(chart).locator(".bar")
             value = getattr(row, column)
             if value == value:
                 pairs.append((bar.bounding_box()["width"], abs(value)))
@@ -84,10 +84,10 @@ def test_bars_are_as_long_as_their_numbers(explorer, python):
 def test_a_bar_leads_to_its_queries(explorer, python):
     ablation = python.ablation
     for cell in (("mac", 80), ("spoc", "none")):
-        row = explorer.locator(f".row[aria-label^='{cell[0]}, {cell[1]}:']")
+        row = explorer.locator(f".option[aria-label^='{cell[0]}, {cell[1]}:']")
         row.click()
         assert row.get_attribute("aria-pressed") == "true"
-        title = explorer.locator(".title").inner_text()
+        title = explorer.locator(".words").inner_text()
         mean = ablation.evaluations[cell]["hard"].summary["mAP"]
         assert title.startswith(f"{cell[0]}, {cell[1]} against gem, 80: mAP ")
         assert f"→ {mean:.3f}, difference" in title
@@ -103,12 +103,12 @@ def test_a_bar_leads_to_its_queries(explorer, python):
             titles = [s.get_attribute("title") for s in lists.nth(2 * n + 1).locator("span").all()]
             paths = [ablation.dataset.images[i] for i in ranking.ids[query, :5]]
             assert [t.split(", ")[-1] for t in titles] == ["/".join(p.parts[-2:]) for p in paths]
-    explorer.locator(".row.baseline").click()
-    assert "is the baseline" in explorer.locator(".title").inner_text()
+    explorer.locator(".option.baseline").click()
+    assert "is the baseline" in explorer.locator(".words").inner_text()
 
 
 def test_keyboard_opens_bars(page, explorer):
-    rows = explorer.locator(".row")
+    rows = explorer.locator(".option")
     rows.first.focus()
     for key, at in (("ArrowUp", 0), ("ArrowDown", 1), ("End", 8), ("ArrowUp", 7), ("Home", 0)):
         page.keyboard.press(key)
@@ -117,16 +117,16 @@ def test_keyboard_opens_bars(page, explorer):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert rows.nth(2).get_attribute("aria-pressed") == "true"
-    assert explorer.locator(".title").inner_text().startswith("gem, none against gem, 80")
+    assert explorer.locator(".words").inner_text().startswith("gem, none against gem, 80")
 
 
 def test_on_the_page_of_ablations(page, site):
     page.goto(f"{site}/ablation.html")
     explorer = page.locator(".imret-ablation")
-    explorer.locator(".row").first.wait_for()
-    name = explorer.locator(".row").last.get_attribute("aria-label").split(":")[0]
-    explorer.locator(".row").last.click()
-    assert explorer.locator(".title").inner_text().startswith(f"{name} against gem, none, 128")
+    explorer.locator(".option").first.wait_for()
+    name = explorer.locator(".option").last.get_attribute("aria-label").split(":")[0]
+    explorer.locator(".option").last.click()
+    assert explorer.locator(".words").inner_text().startswith(f"{name} against gem, none, 128")
     assert explorer.locator(".query").count() >= 1
 
 

@@ -166,17 +166,17 @@ const STYLE = `
 .imret-ablation .axis button[aria-pressed=false] { opacity: .75; }
 .imret-ablation .values button[aria-pressed=false] { text-decoration: line-through; }
 .imret-ablation .axis i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
-.imret-ablation .bars { max-height: 560px; overflow-y: auto; padding: 2px; }
-.imret-ablation .head, .imret-ablation .row { display: grid; box-sizing: border-box; gap: 0 8px; align-items: center; width: 100%;
+.imret-ablation .bars { max-height: 44rem; overflow-y: auto; padding: 2px; }
+.imret-ablation .head, .imret-ablation .option { display: grid; box-sizing: border-box; gap: 0 8px; align-items: center; width: 100%;
   grid-template-columns: minmax(84px, 1.1fr) minmax(0, 2fr) 2.5rem minmax(0, 2fr) 3.8rem; padding: 0 6px; border: 1px solid transparent; }
 .imret-ablation .head { position: sticky; top: -2px; z-index: 2;
   background: var(--page, var(--jp-layout-color0, Canvas)); }
 .imret-ablation .ticks { position: relative; padding-bottom: 1.3em; white-space: nowrap; font-weight: 600; }
 .imret-ablation .ticks span { position: absolute; bottom: 0; transform: translateX(-50%); font-size: .75rem; font-weight: 400; }
 .imret-ablation .group { font-weight: 600; margin: 7px 6px 1px; }
-.imret-ablation .row { border-color: transparent; text-align: left; }
-.imret-ablation .row:hover { background: var(--soft); }
-.imret-ablation .row[aria-pressed=true] { border-color: #1976d2; box-shadow: 0 0 0 1px #1976d2; }
+.imret-ablation .option { border-color: transparent; text-align: left; margin: 0; }
+.imret-ablation .option:hover { background: var(--soft); }
+.imret-ablation .option[aria-pressed=true] { border-color: #1976d2; box-shadow: 0 0 0 1px #1976d2; }
 .imret-ablation .name { overflow-wrap: anywhere; }
 .imret-ablation .num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .imret-ablation .track { position: relative; height: 20px; }
@@ -189,12 +189,12 @@ const STYLE = `
   border-top: 1.5px solid currentColor; transform: translateY(-50%); }
 .imret-ablation .gain { --verdict: var(--gain); } .imret-ablation .loss { --verdict: var(--loss); }
 .imret-ablation .undecided { --verdict: var(--undecided); } .imret-ablation .baseline { --verdict: var(--baseline); }
-.imret-ablation .mark { color: var(--verdict); font-weight: 700; }
+.imret-ablation .sign { color: var(--verdict); font-weight: 700; }
 .imret-ablation p { margin: 6px 0; }
 .imret-ablation .panel { border-top: 1px solid var(--edge); margin-top: 8px; padding-top: 4px; }
-.imret-ablation .title { font-weight: 600; font-size: .95rem; }
+.imret-ablation .words { font-weight: 600; font-size: .95rem; }
 .imret-ablation .moved { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); gap: 4px 22px; }
-.imret-ablation h4 { font-size: .9rem; font-weight: 600; margin: 6px 0 4px; border: 0; padding: 0; }
+.imret-ablation .moved .way { font-size: .95rem; font-weight: 600; margin: 6px 0; }
 .imret-ablation .query { display: grid; grid-template-columns: 84px minmax(0, 1fr); gap: 8px; margin-bottom: 14px; }
 .imret-ablation .query > img { width: 84px; max-height: 110px; object-fit: contain; object-position: top; margin: 0; }
 .imret-ablation .query p { margin: 0 0 2px; font-variant-numeric: tabular-nums; }
@@ -212,7 +212,7 @@ const STYLE = `
 .imret-ablation .strip .P { height: 13px; background: var(--gain); } .imret-ablation .strip .J { height: 8px; background: #8d8d8d; }
 .imret-ablation .side { margin-top: 6px; }
 @container (max-width: 560px) {
-  .imret-ablation .head, .imret-ablation .row { grid-template-columns: minmax(0, 1fr) 2.5rem minmax(0, 1fr) 3.8rem; }
+  .imret-ablation .head, .imret-ablation .option { grid-template-columns: minmax(0, 1fr) 2.5rem minmax(0, 1fr) 3.8rem; }
   .imret-ablation .name { grid-column: 1 / -1; }
   .imret-ablation .head .name { display: none; }
 }
@@ -260,7 +260,7 @@ function render({ model, el }) {
   const order = node("select", { onchange: () => choose("by", order.value) },
     ...varying.map(a => node("option", { value: axes[a].name }, `${axes[a].name} side by side`)), node("option", { value: "" }, "best first"));
   const bars = grouped(node("div", { className: "bars" }), "cells: arrows go from one to the next, Enter opens one");
-  const words = node("p", { className: "title" }), panel = node("div", { className: "panel" });
+  const words = node("p", { className: "words" }), panel = node("div", { className: "panel" });
   words.setAttribute("aria-live", "polite");
 
   const track = (s, v, low, high, color) => {
@@ -279,11 +279,11 @@ function render({ model, el }) {
     const change = view.difference === null ? "baseline"
       : `difference ${view.difference} ${interval(view.difference_low, view.difference_high)}, ${view.verdict}`;
     const text = `${called(cell)}: mAP ${view.mAP} ${interval(view.low, view.high)}, ${change}`;
-    const out = node("button", { type: "button", className: `row ${view.verdict}`, title: text, onclick: () => choose("cell", cell) },
+    const out = node("button", { type: "button", className: `option ${view.verdict}`, title: text, onclick: () => choose("cell", cell) },
       node("span", { className: "name" }, name), track(left, view.mAP, view.low, view.high, color),
       node("span", { className: "num" }, view.mAP),
       track(right, view.difference, view.difference_low, view.difference_high, "var(--verdict)"),
-      node("span", { className: "num" }, node("span", { className: "mark" }, MARKS[view.verdict]), ` ${view.difference ?? "base"}`));
+      node("span", { className: "num" }, node("span", { className: "sign" }, MARKS[view.verdict]), ` ${view.difference ?? "base"}`));
     out.setAttribute("aria-label", text);
     out.dataset.cell = cell;
     return out;
@@ -302,7 +302,7 @@ function render({ model, el }) {
     return [...out];
   };
 
-  const mark = () => bars.querySelectorAll(".row").forEach(r => r.setAttribute("aria-pressed", +r.dataset.cell === model.get("cell")));
+  const mark = () => bars.querySelectorAll(".option").forEach(r => r.setAttribute("aria-pressed", +r.dataset.cell === model.get("cell")));
 
   const drawBars = () => {
     const protocol = model.get("protocol"), by = axes.findIndex(a => a.name === model.get("by")), shown = model.get("shown");
@@ -317,7 +317,7 @@ function render({ model, el }) {
     grades.forEach((b, n) => b.setAttribute("aria-pressed", protocols[n] === protocol));
     order.value = model.get("by");
     bars.replaceChildren(node("div", { className: "head" }, node("span", { className: "name" }), ticks(scales[0], "mAP"), node("span"),
-      ticks(scales[1], "difference to the baseline"), node("span")));
+      ticks(scales[1], "difference"), node("span")));
     for (const [key, of] of groups()) {
       if (key) bars.append(node("div", { className: "group" }, key));
       bars.append(...of.map(c => row(c, by < 0 ? called(c) : value(c, by), scales, color(c))));
@@ -341,7 +341,7 @@ function render({ model, el }) {
     node("img", { src: queries[q].src, alt: `query ${q}: ${queries[q].name}`, title: queries[q].name }),
     node("div", {}, node("p", {}, node("strong", {}, `AP ${before} → ${after}`), ` (${difference}) · query ${q}, ${group}`),
       ...list(baseline, q), ...list(cell, q)));
-  const section = (cell, title, moved) => node("section", {}, node("h4", {}, title),
+  const section = (cell, title, moved) => node("section", {}, node("p", { className: "way" }, title),
     ...(moved.length ? moved.map(m => query(cell, m)) : [node("em", {}, "none")]));
 
   const drawPanel = () => {
@@ -362,7 +362,7 @@ function render({ model, el }) {
   };
 
   bars.addEventListener("keydown", event => {
-    const rows = [...bars.querySelectorAll(".row")], at = rows.indexOf(document.activeElement);
+    const rows = [...bars.querySelectorAll(".option")], at = rows.indexOf(document.activeElement);
     const to = { ArrowUp: at - 1, ArrowDown: at + 1, Home: 0, End: rows.length - 1 }[event.key];
     if (to === undefined || at < 0) return;
     event.preventDefault();
