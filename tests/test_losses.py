@@ -14,15 +14,20 @@ from hypothesis import strategies as st
 from pytorch_metric_learning import distances as pml_distances
 from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import miners as pml_miners
+from sklearn.metrics import average_precision_score
+from torch import nn
 
 from imret.core import ImretError, SpecError
 from imret.training import (
     LOSSES,
     TrainingError,
     TripletLoss,
+    create_head,
     create_loss,
+    hash_centres,
     list_losses,
     register_loss,
+    staged_backward,
 )
 from imret.training.batch_losses import distances, triplet_counts
 
@@ -166,6 +171,104 @@ def test_margin_of_bits(bits, margin):
     assert create_loss("triplet_hashing")(x, labels) == same
 
 
+def ranked(x, q, labels) -> tuple[torch.Tensor, list[bool]]:
+    "Cosines of all others with a query, and whether each is of its class."
+    unit = x / x.norm(dim=1, keepdim=True)
+    others = [j for j in range(len(x)) if j != q]
+    return unit[others] @ unit[q], [bool(labels[j] == labels[q]) for j in others]
+
+
+def mean_over_queries(of_one, labels):
+    "One minus the mean over the queries that have a positive."
+
+    def loss(x):
+        found = [
+            of_one(*ranked(x, q, labels)) for q in range(len(x)) if sum(labels == labels[q]) > 1
+        ]
+        return 1 - sum(found) / len(found)
+
+    return loss
+
+
+def binned_ap(bins):
+    def one(s, right):
+        step, total, every, ap = 2 / (bins - 1), 0, 0, 0
+        for m in range(bins):
+            shares = torch.clamp(1 - (s - (1 - m * step)).abs() / step, min=0)
+            here = sum(shares[k] for k in range(len(s)) if right[k])
+            total, every = total + here, every + shares.sum()
+            ap = ap + here * total / torch.clamp(torch.as_tensor(every), min=1e-16)
+        return ap / sum(right)
+
+    return one
+
+
+def smoothed_ap(temperature):
+    def one(s, right):
+        positives, ap = [k for k in range(len(s)) if right[k]], 0
+        for i in positives:
+            before = {
+                j: torch.sigmoid((s[j] - s[i]) / temperature) for j in range(len(s)) if j != i
+            }
+            ahead = sum(v for j, v in before.items() if right[j])
+            ap = ap + (1 + ahead) / (1 + sum(before.values()))
+        return ap / len(positives)
+
+    return one
+
+
+def hashnet(labels, beta, alpha):
+    def loss(x):
+        h, terms = torch.tanh(beta * x), {True: [], False: []}
+        for i, j in itertools.combinations(range(len(x)), 2):
+            odds, same = alpha * h[i] @ h[j], bool(labels[i] == labels[j])
+            terms[same].append(torch.log1p(odds.exp()) - same * odds)
+        pairs = sum(map(len, terms.values()))
+        return sum(sum(t) * pairs / len(t) for t in terms.values()) / pairs
+
+    return loss
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_average_precision_by_loops(seed):
+    x, labels = batch(seed=seed, classes=5)
+    labels[labels == 4] = torch.arange(10, 10 + (labels == 4).sum())  # alone: they ask nothing
+    for bins in (2, 5, 20):
+        ours = create_loss("ap", bins=bins)
+        agree(lambda x, f=ours: f(x, labels), mean_over_queries(binned_ap(bins), labels), x)
+    for t in (0.05, 0.5):
+        ours = create_loss("smooth_ap", temperature=t)
+        agree(lambda x, f=ours: f(x, labels), mean_over_queries(smoothed_ap(t), labels), x)
+
+
+def test_hashnet_by_loops():
+    x, labels = batch()
+    agree(lambda x: create_loss("hashnet")(x, labels), hashnet(labels, 1, 10 / 4), x)
+    sharp = create_loss("hashnet", beta=2, alpha=0.3)
+    agree(lambda x: sharp(x, labels), hashnet(labels, 2, 0.3), x)
+    later = create_loss("hashnet", alpha=0.3)
+    later.beta = 2
+    assert later(x, labels) == sharp(x, labels)
+
+
+def test_central_similarity_by_loops():
+    x, labels = batch()
+    centres = hash_centres(4, 4).double()
+
+    def loops(x):
+        total = 0
+        for i, k in itertools.product(range(len(x)), range(4)):
+            h = torch.tanh(x[i, k])
+            p, wanted = (1 + h) / 2, (1 + centres[labels[i], k]) / 2
+            total = (
+                total - (wanted * p.log() + (1 - wanted) * (1 - p).log()) + 0.1 * (h.abs() - 1) ** 2
+            )
+        return total / x.numel()
+
+    ours = create_loss("csq", classes=4, bits=4, weight=0.1).double()
+    agree(lambda x: ours(x, labels), loops, x)
+
+
 def test_teachers_by_loops():
     (s, _), (t, _) = batch(seed=1), batch(d=7, seed=2)
 
@@ -205,13 +308,32 @@ def test_gradcheck_of_tuple_losses(name):
     assert torch.autograd.gradcheck(create_loss(name), [x.requires_grad_() for x in tuples()])
 
 
-BATCH = "lifted_structured", "triplet_hashing", "triplet_hashing:margin=2"
+BATCH = (
+    "lifted_structured",
+    "triplet_hashing",
+    "triplet_hashing:margin=2",
+    "ap",
+    "ap:bins=5,block=60",
+    "smooth_ap:temperature=0.1",
+    "smooth_ap:temperature=0.1,block=60",
+    "hashnet",
+)
+CENTRES = "csq:classes=4,bits=4", "orthohash:classes=4,bits=4"
 
 
-@pytest.mark.parametrize("name", BATCH)
+@pytest.mark.parametrize("name", [*BATCH, *CENTRES])
 def test_gradcheck_of_batch_losses(name):
     x, labels = batch()
-    assert torch.autograd.gradcheck(lambda x: create_loss(name)(x, labels), x.requires_grad_())
+    loss = create_loss(name).double()
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels), x.requires_grad_())
+
+
+@pytest.mark.parametrize("name", ["linear", "linear_balanced", "divide_encode"])
+def test_gradcheck_of_heads(name):
+    name, _, balanced = name.partition("_b")
+    head = create_head(name, 7, 3, **({"balanced": True} if balanced else {})).double()
+    x = torch.randn(5, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(head, x.requires_grad_())
 
 
 @pytest.mark.parametrize("name", ["distillation", "pair_distance"])
@@ -249,6 +371,33 @@ def test_triplet_hashing_is_pml_s():
     per = peer.compute_loss(x, labels, picked, x, labels)["loss"]["losses"]
     ours = create_loss("triplet_hashing", margin=20)(x, labels)
     torch.testing.assert_close(ours, per.mean(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bins", [5, 20])
+def test_binned_ap_is_pml_s_fast_ap(bins):
+    "FastAP's bins of squared distance are bins of similarity, one fewer by its count."
+    x, labels = batch()
+    peer = pml_losses.FastAPLoss(num_bins=bins - 1)
+    agree(lambda x: create_loss("ap", bins=bins)(x, labels), lambda x: peer(x, labels), x)
+
+
+def test_orthohash_is_pml_s_cosface():
+    x, labels = batch()
+    ours = create_loss("orthohash", classes=4, bits=4, margin=0.3, scale=5).double()
+    peer = pml_losses.CosFaceLoss(4, 4, margin=0.3, scale=5).double()
+    peer.W.data = ours.centres.T
+    agree(lambda x: ours(x, labels), lambda x: peer(x, labels), x)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cold_ranks_are_sklearn_s_average_precision(seed):
+    x, labels = batch(n=20, seed=seed, classes=6)
+    unit = F.normalize(x, dim=-1)
+    s, keep = (unit @ unit.T).numpy(), ~np.eye(20, dtype=bool)
+    same = (labels[:, None] == labels).numpy()
+    aps = [average_precision_score(same[q][keep[q]], s[q][keep[q]]) for q in range(20)]
+    ours = 1 - create_loss("smooth_ap", temperature=1e-7)(x, labels)
+    assert abs(ours.item() - np.mean(aps)) < 1e-6
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
@@ -311,10 +460,10 @@ def test_equal_vectors_in_tuples(name, fill):
     assert value.isfinite() and all(o.grad.isfinite().all() for o in x)
 
 
-@pytest.mark.parametrize("fill", [0.0, 1.0])
-@pytest.mark.parametrize("name", BATCH)
+@pytest.mark.parametrize("fill", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("name", [*BATCH, *CENTRES])
 def test_equal_vectors_in_batches(name, fill):
-    x = torch.full((6, 8), fill, requires_grad=True)
+    x = torch.full((6, 4), fill, requires_grad=True)
     value = create_loss(name)(x, torch.tensor([0, 0, 1, 1, 2, 3]))
     value.backward()
     assert value.isfinite() and x.grad.isfinite().all()
@@ -393,9 +542,12 @@ def test_wrong_shapes():
         create_loss("pair_distance")(x[:1], x[:1])
 
 
-def test_labels_that_are_no_class():
+@pytest.mark.parametrize(
+    "name", ["cross_entropy:classes=3,dim=4", "csq:classes=3,bits=4", "orthohash:classes=3,bits=4"]
+)
+def test_labels_that_are_no_class(name):
     x, labels = batch()
-    loss = create_loss("cross_entropy", classes=3, dim=4).double()
+    loss = create_loss(name).double()
     with pytest.raises(TrainingError, match="0 to 2, not 0 to 3"):
         loss(x, labels)
     with pytest.raises(TrainingError, match="4 numbers an embedding"):
@@ -423,6 +575,9 @@ def test_labels_that_are_no_class():
         ("triplet_hashing", {"margin": 0}, "margin"),
         ("cross_entropy", {"classes": 3}, "dim"),
         ("", {}, "name"),
+        ("ap", {"bins": 1}, "2 or more"),
+        ("ap", {"bins": 2.5}, "whole"),
+        ("csq", {"classes": 9, "bits": 3}, "8 codes"),
     ],
 )
 def test_bad_names_and_parameters(name, kwargs, message):
@@ -498,3 +653,112 @@ def test_random_order_of_a_batch_changes_little():
     torch.testing.assert_close(lifted_loss(x, labels), lifted_loss(x[turn], labels[turn]))
     flipped = create_loss("triplet_hashing", margin=3)
     assert flipped(x, labels) != flipped(x.flip(0), labels.flip(0))
+
+
+# --- heads and centres
+
+
+@given(st.integers(1, 64), st.integers(1, 32), st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_centres_are_codes_and_differ(classes, bits, seed):
+    if bits < 7 and classes > 2**bits:
+        with pytest.raises(SpecError):
+            hash_centres(classes, bits, seed)
+        return
+    centres = hash_centres(classes, bits, seed)
+    assert centres.shape == (classes, bits) and set(centres.unique().tolist()) <= {-1, 1}
+    assert len(centres.unique(dim=0)) == classes
+    assert torch.equal(centres, hash_centres(classes, bits, seed))
+    if bits in (1, 2, 4, 8, 16, 32) and classes <= 2 * bits:
+        products = (centres @ centres.T)[~torch.eye(classes, dtype=torch.bool)]
+        assert set(products.tolist()) <= {0, -bits}
+
+
+def test_centres_travel_with_the_loss():
+    loss = create_loss("csq", classes=40, bits=24, seed=3)
+    other = create_loss("csq", classes=40, bits=24)
+    other.load_state_dict(loss.state_dict())
+    assert torch.equal(other.centres, hash_centres(40, 24, seed=3))
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=50, deadline=None)
+def test_slices_of_divide_and_encode(dim, bits):
+    if bits > dim:
+        with pytest.raises(SpecError):
+            create_head("divide_encode", dim, bits)
+        return
+    head = create_head("divide_encode", dim, bits)
+    x = torch.randn(3, dim)
+    slices = zip(x.tensor_split(bits, 1), head.weight.tensor_split(bits), head.bias, strict=True)
+    expected = [torch.sigmoid(s @ w + b) - 0.5 for s, w, b in slices]
+    torch.testing.assert_close(head(x), torch.stack(expected, dim=1))
+    assert head(x).abs().max() <= 0.5
+
+
+def test_unknown_heads():
+    for arguments in [("lin", 4, 2), ("linear", 0, 2), ("linear", 4, -1)]:
+        with pytest.raises(SpecError):
+            create_head(*arguments)
+
+
+# --- large batches in stages
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(392, 6)).double()
+
+
+@pytest.mark.parametrize("name", ["ap:block=64", "smooth_ap:block=64", "lifted_structured", "csq"])
+@pytest.mark.parametrize("chunk", [1, 7, 24, 100])
+def test_staged_is_direct(name, chunk):
+    g = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(24, 3, 16, 16, generator=g, dtype=DOUBLE), torch.arange(24) % 6
+    loss = create_loss(name, classes=6, bits=6) if name == "csq" else create_loss(name)
+    nets = [small_net(), small_net()]
+    direct = loss(nets[0](images), labels)
+    direct.backward()
+    staged = staged_backward(nets[1], images, lambda x: loss(x, labels), chunk)
+    assert not staged.requires_grad
+    torch.testing.assert_close(staged, direct.detach())
+    for a, b in zip(*(n.parameters() for n in nets), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_staged_adds_to_gradients_and_reaches_the_loss():
+    images, labels = torch.randn(12, 3, 16, 16, dtype=DOUBLE), torch.arange(12) % 3
+    net, loss = small_net(), create_loss("cross_entropy", classes=3, dim=6).double()
+    once = torch.autograd.grad(loss(net(images), labels), [*net.parameters(), *loss.parameters()])
+    for _ in range(2):
+        staged_backward(net, images, lambda x: loss(x, labels), 5)
+    for p, g in zip([*net.parameters(), *loss.parameters()], once, strict=True):
+        torch.testing.assert_close(p.grad, 2 * g)
+
+
+def test_staged_takes_what_can_be_sliced():
+    "Pictures that are made when they are asked for."
+    images, labels = torch.randn(12, 3, 16, 16, dtype=DOUBLE), torch.arange(12) % 3
+    asked = []
+
+    class Lazy:
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, rows):
+            asked.append(rows.stop - rows.start)
+            return images[rows]
+
+    loss = create_loss("ap")
+    value = staged_backward(small_net(), Lazy(), lambda x: loss(x, labels), 4)
+    assert value == loss(small_net()(images), labels) and set(asked) == {4}
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.Dropout2d()])
+def test_staged_wants_the_same_vectors_twice(layer):
+    net = nn.Sequential(layer, small_net())
+    loss, labels = create_loss("ap"), torch.arange(12) % 3
+    images = torch.randn(12, 3, 16, 16, dtype=DOUBLE)
+    with pytest.raises(TrainingError, match="eval mode"):
+        staged_backward(net, images, lambda x: loss(x, labels))
+    staged_backward(net.eval(), images, lambda x: loss(x, labels))
