@@ -27,7 +27,7 @@ PHOTOS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["efficientnet_lite0-gem", "resnet18-gem", "vgg11-gem"])
+@pytest.fixture(scope="module", params=["efficientnet_lite0-gem", "resnet18-gem"])
 def net(request):
     torch.manual_seed(0)
     return create_embedder(request.param, pretrained=False)
@@ -144,7 +144,7 @@ def test_fingerprints_differ_in_what_matters(lite):
 
 
 def test_cached_and_resumed(lite, tmp_path):
-    pool = StageRegions(lite, (3, 4), most=14)
+    pool = StageRegions(lite, (3, 4), most=17)
     given = {"image_size": None, "progress": False, "cache_dir": tmp_path}
     first = extract(pool, PHOTOS[:3], **given)
     assert np.array_equal(extract(pool, PHOTOS, **given)[:3], first)
