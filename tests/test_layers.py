@@ -118,7 +118,7 @@ def test_threads_hear_themselves_alone(lite):
     assert not any(m._forward_hooks for m in lite.backbone.modules())
 
 
-def test_fast_form_is_really_faster_and_the_same(lite):
+def test_fast_form_gives_the_same(lite):
     pool = StagePool(lite, (2, 3, 4, 5, "last"), "mac")
     ready = inference_net(pool)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in ready.modules())
