@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONVS', 'ACTS', 'DTYPES', 'direct_pairs', 'fold_batchnorms', 'FusedConv', 'FusedBlock', 'fuse_activations',
-           'pack_weights', 'InferenceNet', 'trial_noise', 'has_bf16', 'inference_net']
+           'InferenceNet', 'trial_noise', 'has_bf16', 'inference_net']
 
 # %% ../../nbs/20_nets/30_inference.ipynb #77fea4bd
 import copy
@@ -69,7 +69,7 @@ def fold_batchnorms(
         net.set_submodule(norm, getattr(old, "act", nn.Identity()))
     return len(pairs)
 
-# %% ../../nbs/20_nets/30_inference.ipynb #2661721d
+# %% ../../nbs/20_nets/30_inference.ipynb #7602437e
 ACTS = {
     nn.ReLU: ("relu", [], ""),
     nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
@@ -90,22 +90,6 @@ class FusedConv(nn.Module):
         self.conv, self.same = conv, isinstance(conv, Conv2dSame)
         self.padding = (0, 0) if self.same else conv.padding
         self.post = ("none", [], "") if act is None else ACTS[type(act)]
-        self.packed = None  # weights by size of map, see `pack_weights`
-
-    def weight(
-        self,
-        x: torch.Tensor,  # `(B, C, H, W)`
-    ) -> torch.Tensor:  # As they were, or laid out for maps of this size
-        "The weights."
-        if self.packed is None:
-            return self.conv.weight
-        size = x.shape[2:]
-        if size not in self.packed:
-            how = self.padding, self.conv.stride, self.conv.dilation, self.conv.groups
-            w = torch._C._nn.mkldnn_reorder_conv2d_weight(self.conv.weight, *how, x.shape)
-            layout = torch.ops.mkldnn._get_mkldnn_serialized_md(w).numpy().tobytes()
-            self.packed[size] = self.packed.setdefault(layout, w)  # few layouts, many sizes
-        return self.packed[size]
 
     def forward(
         self,
@@ -116,7 +100,7 @@ class FusedConv(nn.Module):
         if self.same:
             x = pad_same(x, c.kernel_size, c.stride, c.dilation)
         how = self.padding, c.stride, c.dilation, c.groups
-        return torch.ops.mkldnn._convolution_pointwise(x, self.weight(x), c.bias, *how, *self.post)
+        return torch.ops.mkldnn._convolution_pointwise(x, c.weight, c.bias, *how, *self.post)
 
     def add_relu(
         self,
@@ -127,7 +111,7 @@ class FusedConv(nn.Module):
         c = self.conv
         how = self.padding, c.stride, c.dilation, c.groups
         conv = torch.ops.mkldnn._convolution_pointwise_.binary
-        return conv(shortcut, x, self.weight(x), c.bias, *how, "add", 1.0, "relu", [], "")
+        return conv(shortcut, x, c.weight, c.bias, *how, "add", 1.0, "relu", [], "")
 
 
 class FusedBlock(nn.Module):
@@ -194,18 +178,7 @@ def _fused_block(block: nn.Module) -> FusedBlock | None:
 def _is_identity(module: nn.Module | None) -> bool:
     return module is None or isinstance(module, nn.Identity)
 
-# %% ../../nbs/20_nets/30_inference.ipynb #6fbb6892
-def pack_weights(
-    net: nn.Module,  # After `fuse_activations`, in its final dtype; changed in place
-) -> int:  # How many convolutions keep their layouts
-    "Let fused convolutions keep weights as oneDNN multiplies them; the net changes no more."
-    fused = [m for m in net.modules() if isinstance(m, FusedConv)]
-    for m in fused:
-        weight = m.conv.weight.detach().contiguous().to_mkldnn()
-        m.conv.weight, m.packed = nn.Parameter(weight, requires_grad=False), {}
-    return len(fused)
-
-# %% ../../nbs/20_nets/30_inference.ipynb #093aba46
+# %% ../../nbs/20_nets/30_inference.ipynb #5b562645
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -238,17 +211,6 @@ class InferenceNet(nn.Module):
         self.net.to(self.device, memory_format=torch.channels_last)
         if dtype == "bfloat16" and has_bf16(self.device):
             self._try_bfloat16(noise.to(self.device), wanted.to(self.device))
-        if self.device.type == "cpu":
-            self._try_packing(noise.to(self.dtype))
-
-    def _try_packing(self, noise: torch.Tensor) -> None:
-        packed = copy.deepcopy(self.net)
-        try:
-            pack_weights(packed)
-            same = (packed(noise) * self.net(noise)).sum(dim=1).min().item() > 0.9999
-        except (AttributeError, RuntimeError):  # PyTorch has not the function
-            same = False
-        self.net = packed if same else self.net
 
     def _try_bfloat16(self, noise: torch.Tensor, wanted: torch.Tensor) -> None:
         half = copy.deepcopy(self.net)
