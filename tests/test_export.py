@@ -15,6 +15,7 @@ from imret.features import extract
 from imret.nets import create_embedder
 from imret.nets.backbones import Preprocess
 from imret.nets.export import ENGINES, ExportError, export_onnx, load_onnx
+from imret.nets.inference import has_bf16
 
 each_engine = pytest.mark.parametrize("engine", ENGINES)
 
@@ -160,6 +161,8 @@ def test_arguments(net, file, tmp_path):
     for wrong, words in (
         (lambda: load_onnx(file, "tensorrt"), "onnxruntime, openvino, not 'tensorrt'"),
         (lambda: load_onnx(file, threads=0), "threads is at least 1"),
+        (lambda: load_onnx(file, dtype="float16"), "dtype is one of float32, bfloat16"),
+        (lambda: load_onnx(file, dtype="bfloat16"), "engine='openvino'"),
         (lambda: export_onnx(net, tmp_path / "a.onnx", image_size=-3), "positive"),
         (lambda: export_onnx(net, tmp_path / "a.onnx", tolerance=0), "positive"),
     ):
@@ -199,3 +202,44 @@ def test_extract(net, file, engine, tmp_path):
         np.testing.assert_allclose(found, wanted, atol=2e-4)
     with pytest.raises(ImretError, match="float32"):
         extract(other, images, dtype="bfloat16", progress=False)
+
+
+def test_bfloat16(tmp_path):
+    torch.manual_seed(0)
+    net = create_embedder("resnet18-gem", pretrained=False)
+    export_onnx(net, tmp_path / "net.onnx", image_size=64)
+    half = load_onnx(tmp_path / "net.onnx", "openvino", dtype="bfloat16")
+    assert half.dtype == (torch.bfloat16 if has_bf16() else torch.float32)
+    seed = np.random.default_rng(0)
+    images = [seed.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((60, 90), (90, 60), (70, 70))]
+    wanted = extract(net, images, image_size=96, device="cpu", progress=False)
+    kept = tmp_path / "cache"
+    for dtype in ("float32", "float32", "bfloat16")[: 3 if has_bf16() else 2]:
+        found = extract(half, images, image_size=96, dtype=dtype, cache_dir=kept, progress=False)
+        assert (found * wanted).sum(axis=1).min() >= 0.999
+
+
+def test_bfloat16_is_refused_aloud(net, file, monkeypatch):
+    monkeypatch.setattr("imret.nets.export.has_bf16", lambda: True)
+    monkeypatch.setattr("imret.nets.export._cosine", lambda *_: 0.9)
+    with pytest.warns(UserWarning, match="loses too much in bfloat16 .cosine 0.900."):
+        assert load_onnx(file, "openvino", dtype="bfloat16").dtype == torch.float32
+    monkeypatch.setattr("imret.nets.export.has_bf16", lambda: False)
+    assert load_onnx(file, "openvino", dtype="bfloat16").dtype == torch.float32  # without a word
+
+
+@each_engine
+def test_an_engine_for_each_number_of_threads(file, engine, monkeypatch):
+    made = []
+
+    def make(content, threads, streams, dtype):
+        made.append((threads, streams))
+        return lambda x: x
+
+    monkeypatch.setitem(ENGINES, engine, make)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    other = load_onnx(file, engine)
+    for threads in (4, 1, 1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        other(torch.zeros(1, 3, 8, 8))
+    assert made == [(4, 1), (1, 4), (2, 2)]
