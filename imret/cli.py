@@ -16,6 +16,7 @@ import typer
 from .cli_ablate import ablate_config
 from .cli_data import data_app, shown_path
 from .cli_eval import Embedder, Size, Weights, evaluate_dataset, save_figure
+from .cli_train import train_recipe
 from .core import ImretError, StoreError
 
 # %% ../nbs/92_cli.ipynb #46afa96a
@@ -159,6 +160,7 @@ def dedup(
 # %% ../nbs/92_cli.ipynb #26378e96
 app.command("eval")(evaluate_dataset)
 app.command("ablate")(ablate_config)
+app.command("train")(train_recipe)
 app.add_typer(data_app, name="data")
 
 # %% ../nbs/92_cli.ipynb #2fd0db77

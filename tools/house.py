@@ -36,6 +36,7 @@ ROOMS = [
     "cli_data",
     "cli_eval",
     "cli_ablate",
+    "cli_train",
     "cli",
 ]
 

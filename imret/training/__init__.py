@@ -11,6 +11,7 @@ from imret.training.batch_losses import (
     TeacherLoss,
     TripletHashingLoss,
 )
+from imret.training.headed import HeadedNet, judge_codes, sign_codes
 from imret.training.heads import (
     HEADS,
     CentralSimilarityLoss,
@@ -21,6 +22,7 @@ from imret.training.heads import (
     create_head,
     hash_centres,
 )
+from imret.training.history import LivePlot, plot_history, read_log
 from imret.training.losses import (
     LOSSES,
     ContrastiveLoss,
@@ -35,8 +37,27 @@ from imret.training.losses import (
     register_loss,
 )
 from imret.training.mining import HardNegatives, RandomNegatives, Tuples
+from imret.training.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    create_optimizer,
+    create_schedule,
+    parameter_groups,
+    set_rates,
+)
+from imret.training.recipes import (
+    create_net,
+    create_trainer,
+    fill_whitening,
+    list_recipes,
+    open_pool,
+    pool_benchmark,
+    read_recipe,
+)
 from imret.training.samplers import ClassBatches, RandomBatches, semihard_triplets
+from imret.training.trainer import LabelBatches, Trainer, TupleBatches, judge_cosine
 from imret.training.tuples import TuplePool
+from imret.training.views import VIEWS, View
 
 __all__ = [
     "AveragePrecisionLoss",
@@ -50,30 +71,55 @@ __all__ = [
     "HEADS",
     "HardNegatives",
     "HashNetLoss",
+    "HeadedNet",
     "LOSSES",
+    "LabelBatches",
     "LiftedStructuredLoss",
     "LinearHead",
+    "LivePlot",
     "Loss",
     "MetricLearningLoss",
+    "OPTIMIZERS",
     "OrthoHashLoss",
     "PairDistanceLoss",
     "RandomBatches",
     "RandomNegatives",
+    "SCHEDULES",
     "SecondOrderLoss",
     "SmoothAPLoss",
     "SoftmaxTupleLoss",
     "TeacherLoss",
+    "Trainer",
     "TrainingError",
     "TripletHashingLoss",
     "TripletLoss",
+    "TupleBatches",
     "TupleLoss",
     "TuplePool",
     "Tuples",
+    "VIEWS",
+    "View",
     "create_head",
     "create_loss",
+    "create_net",
+    "create_optimizer",
+    "create_schedule",
+    "create_trainer",
+    "fill_whitening",
     "hash_centres",
+    "judge_codes",
+    "judge_cosine",
     "list_losses",
+    "list_recipes",
+    "open_pool",
+    "parameter_groups",
+    "plot_history",
+    "pool_benchmark",
+    "read_log",
+    "read_recipe",
     "register_loss",
     "semihard_triplets",
+    "set_rates",
+    "sign_codes",
     "staged_backward",
 ]
