@@ -10,6 +10,7 @@ they tell most where other processes take turns with this one.
 """
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
@@ -80,7 +81,8 @@ def engines(net: EmbeddingNet, folder: Path) -> dict[str, tuple[EmbeddingNet, st
     "What `extract` is called with, by name: a net and a dtype."
     file = folder / "net.onnx"
     export_onnx(net, file)
-    half = {"extract, bfloat16": (net, "bfloat16")} if has_bf16() else {}
+    twin = copy.deepcopy(net)  # one net is kept ready in one dtype at a time
+    half = {"extract, bfloat16": (twin, "bfloat16")} if has_bf16() else {}
     found = {"extract, float32": (net, "float32")} | half
     found["onnxruntime, float32"] = load_onnx(file), "float32"
     found["OpenVINO, float32"] = load_onnx(file, "openvino"), "float32"
