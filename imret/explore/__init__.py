@@ -9,6 +9,7 @@ from imret.explore.sheet import ContactSheet
 from imret.explore.similarity import SimilarityExplorer, self_similarity
 from imret.explore.threshold import ThresholdExplorer
 from imret.explore.town import TownExplorer
+from imret.explore.tuples import TupleExplorer
 
 __all__ = [
     "AblationExplorer",
@@ -19,6 +20,7 @@ __all__ = [
     "SimilarityExplorer",
     "ThresholdExplorer",
     "TownExplorer",
+    "TupleExplorer",
     "data_uri",
     "nearest",
     "plot_ranking",
