@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## search real photographs, and see what is right, wrong, and
 	.venv/bin/imret demo
 
 test: $(INSTALLED) $(KATEX) ## every check: sync, rooms, lint, each notebook, the site in a browser
-	$(PY) -m pytest $(ARGS)
+	$(PY) tools/test.py $(ARGS)
 
 docs: $(INSTALLED) $(KATEX) ## the site, in _docs/index.html
 	$(PY) tools/docs.py

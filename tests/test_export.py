@@ -1,5 +1,6 @@
 """Nets as ONNX files: the same vectors at odd sizes, and one clear error for what is wrong."""
 
+import gc
 import importlib
 import json
 import os
@@ -21,6 +22,13 @@ each_engine = pytest.mark.parametrize("engine", ENGINES)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engines_end_here():
+    "What runs nets is let go by the thread that made it, not by whichever collects garbage next."
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

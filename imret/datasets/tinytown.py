@@ -197,6 +197,8 @@ def render_missing(
 
 def _render(render: Callable, seed: int, job, folder: Path) -> int:
     "Render one job in a process of its own; returns its number of photos."
+    if (folder / job.name).is_dir():  # by someone who renders the same town at the same time
+        return job.photos
     cv2.setNumThreads(1)  # the processes share the cores
     render(shared_town(seed), job, folder)
     return job.photos

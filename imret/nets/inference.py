@@ -268,9 +268,9 @@ def inference_net(
         raise ImretError(f"dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
     state = [*net.parameters(), *net.buffers()]
     version = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in state)
-    version += (dtype, str(device))
-    kept = _READY.get(net)
+    ready = _READY.setdefault(net, {})  # by what it computes in, and where
+    kept = ready.get((dtype, str(device)))
     if kept is None or kept[0] != version:
         kept = version, InferenceNet(net, dtype, device)
-        _READY[net] = kept
+        ready[dtype, str(device)] = kept
     return kept[1]

@@ -12,6 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -169,12 +170,14 @@ class _Team:
 
     def __init__(self, mixed_precision: str, cpu: bool):
         try:
-            from accelerate import Accelerator
+            from accelerate import Accelerator, InitProcessGroupKwargs
             from accelerate.state import AcceleratorState
         except ImportError as e:
             raise TrainingError("training needs the extra: pip install 'imret[train]'") from e
         AcceleratorState._reset_state()  # a notebook may train twice, with another precision
-        self.accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu)
+        patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # while the first one mines
+        given = {"mixed_precision": mixed_precision, "cpu": cpu, "kwargs_handlers": [patience]}
+        self.accelerator = Accelerator(**given)
         self.device = self.accelerator.device
         self.rank, self.n = self.accelerator.process_index, self.accelerator.num_processes
 
