@@ -6,6 +6,7 @@
 __all__ = ['VERSION', 'TupleBatches', 'LabelBatches', 'load_ahead', 'embed', 'save_state', 'Trainer', 'judge_cosine']
 
 # %% ../../nbs/75_training/30_trainer.ipynb #cad10542
+import importlib
 import math
 import os
 import uuid
@@ -165,19 +166,24 @@ def embed(
     return torch.cat(parts)[torch.from_numpy(np.argsort(order)).to(parts[0].device)]
 
 # %% ../../nbs/75_training/30_trainer.ipynb #f2e46952
+def _extra(name: str):
+    "A module of the extra `train`."
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise TrainingError("training needs the extra: pip install 'imret[train]'") from e
+
+
 class _Team:
     "The processes that learn together; one, where nobody launched more."
 
     def __init__(self, mixed_precision: str, cpu: bool):
-        try:
-            from accelerate import Accelerator, InitProcessGroupKwargs
-            from accelerate.state import AcceleratorState
-        except ImportError as e:
-            raise TrainingError("training needs the extra: pip install 'imret[train]'") from e
-        AcceleratorState._reset_state()  # a notebook may train twice, with another precision
-        patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # while the first one mines
+        accelerate = _extra("accelerate")
+        state = _extra("accelerate.state").AcceleratorState
+        state._reset_state()  # a notebook may train twice, with another precision
+        patience = accelerate.InitProcessGroupKwargs(timeout=timedelta(days=1))  # while one mines
         given = {"mixed_precision": mixed_precision, "cpu": cpu, "kwargs_handlers": [patience]}
-        self.accelerator = Accelerator(**given)
+        self.accelerator = accelerate.Accelerator(**given)
         self.device = self.accelerator.device
         self.rank, self.n = self.accelerator.process_index, self.accelerator.num_processes
 
@@ -198,9 +204,8 @@ class _Team:
         "What the first process makes, everywhere."
         if self.n == 1:
             return make()
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([make() if self.rank == 0 else None])[0]
+        share = _extra("accelerate.utils").broadcast_object_list
+        return share([make() if self.rank == 0 else None])[0]
 
     def add_gradients(self, net: nn.Module, loss: nn.Module) -> None:
         "Sum over processes; a loss's own parameters have the whole gradient everywhere."
@@ -496,9 +501,8 @@ class Trainer:
 
     def _draw(self) -> None:
         "Curves for TensorBoard."
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(self.out / "tensorboard") as writer:
+        writes = _extra("torch.utils.tensorboard").SummaryWriter
+        with writes(self.out / "tensorboard") as writer:
             row = self.rows[-1]
             for name, value in row.items():
                 if name != "epoch":
