@@ -189,7 +189,7 @@ const STYLE = `
   border-top: 1.5px solid currentColor; transform: translateY(-50%); }
 .imret-ablation .gain { --verdict: var(--gain); } .imret-ablation .loss { --verdict: var(--loss); }
 .imret-ablation .undecided { --verdict: var(--undecided); } .imret-ablation .baseline { --verdict: var(--baseline); }
-.imret-ablation .sign { color: var(--verdict); font-weight: 700; }
+.imret-ablation .sign { font-weight: 700; }
 .imret-ablation p { margin: 6px 0; }
 .imret-ablation .panel { border-top: 1px solid var(--edge); margin-top: 8px; padding-top: 4px; }
 .imret-ablation .words { font-weight: 600; font-size: .95rem; }
