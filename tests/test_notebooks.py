@@ -1,13 +1,15 @@
 """Every notebook runs from top to bottom, in its own process, and has the form of a notebook here.
 
-Cells with `#| eval: false`, or a flag of `tst_flags` in settings.ini, are not run."""
+Such a process is a fork of one that has imported what takes longest to import, and nothing of
+imret. Cells with `#| eval: false`, or a flag of `tst_flags` in settings.ini, are not run."""
 
 import ast
 import json
+import multiprocessing
 import os
 import re
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,33 +24,42 @@ each_notebook = pytest.mark.parametrize(
     "path", NOTEBOOKS, ids=[str(p.relative_to(CFG.nbs_path.absolute())) for p in NOTEBOOKS]
 )
 
+FORKS = multiprocessing.get_context("forkserver")
 SECONDS = 600
 AT_ONCE = 2
 KILOBYTES = 300
-RUN = """
-import sys
-from pathlib import Path
-from nbdev.test import test_nb
-passed, _ = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[2].split(), basepath=sys.argv[3])
-sys.exit(not passed)
-"""
+SLOW_IMPORTS = ["nbdev.test", "torch", "timm", "scipy.stats", "pandas", "matplotlib.pyplot"]
 
 
-def run(path: Path) -> subprocess.CompletedProcess:
-    "A notebook in a process of its own. What it makes or downloads lands in data/, once."
-    return subprocess.run(
-        [sys.executable, "-c", RUN, str(path), CFG.tst_flags, str(CFG.config_path)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        stdin=subprocess.DEVNULL,
-        env={"IMRET_DATA": str(CFG.config_path / "data"), **os.environ, "MPLBACKEND": "agg"},
-    )
+def play(path: Path, said: str) -> None:
+    "Run a notebook in this process, which ends with 1 where it fails; all it says goes to a file."
+    with open(said, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from nbdev.test import test_nb
+
+    passed, _ = test_nb(path, skip_flags=CFG.tst_flags.split(), basepath=str(CFG.config_path))
+    sys.exit(not passed)
+
+
+def run(path: Path) -> tuple[int | None, str]:
+    "The exit code of a notebook, None where it ran too long, and what it said."
+    with tempfile.NamedTemporaryFile("r") as said:
+        process = FORKS.Process(target=play, args=(path, said.name))
+        process.start()
+        process.join(SECONDS)
+        process.kill()
+        return process.exitcode, said.read()
 
 
 @pytest.fixture(scope="session")
 def runs(request) -> Iterator[dict[Path, Future]]:
-    "Every notebook that a test here asks for, two at a time: starting one keeps one core busy."
+    """Every notebook that a test here asks for, two at a time: few keep two cores busy.
+
+    What they make or download lands in data/, once."""
+    os.environ.setdefault("IMRET_DATA", str(CFG.config_path / "data"))
+    os.environ["MPLBACKEND"] = "agg"
+    FORKS.set_forkserver_preload(SLOW_IMPORTS)
     asked = [i.callspec.params["path"] for i in request.session.items if "runs" in i.fixturenames]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {path: pool.submit(run, path) for path in asked}
@@ -58,9 +69,10 @@ def runs(request) -> Iterator[dict[Path, Future]]:
 @each_notebook
 def test_notebook(path, runs):
     "It runs without error."
-    done = runs[path].result()
-    if done.returncode:
-        pytest.fail(f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}", pytrace=False)
+    code, said = runs[path].result()
+    if code != 0:
+        late = f"ran longer than {SECONDS} s; " if code is None else ""
+        pytest.fail(f"{late}exit code {code}: {said[-8000:]}", pytrace=False)
 
 
 def cells(path: Path) -> list[dict]:

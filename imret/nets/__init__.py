@@ -3,7 +3,13 @@
 from imret.nets.attention import SecondOrderAttention, SpatialAttention
 from imret.nets.backbones import Backbone, Preprocess, WeightsError, create_backbone, pypi_weights
 from imret.nets.checkpoints import describe, diff, load_net, save_net
-from imret.nets.embedder import EmbeddingNet, create_embedder, list_embedders, read_name
+from imret.nets.embedder import (
+    EmbeddingNet,
+    create_embedder,
+    hash_weights,
+    list_embedders,
+    read_name,
+)
 from imret.nets.importers import import_net
 from imret.nets.export import ExportError, OnnxNet, export_onnx, load_onnx
 from imret.nets.inference import InferenceNet, inference_net
@@ -72,6 +78,7 @@ __all__ = [
     "export_onnx",
     "find_stage",
     "freeze",
+    "hash_weights",
     "import_net",
     "inference_net",
     "list_embedders",

@@ -6,8 +6,6 @@
 __all__ = ['HeadedNet', 'sign_codes', 'judge_codes']
 
 # %% ../../nbs/75_training/28_headed.ipynb #4f9a3a98
-import hashlib
-
 import numpy as np
 import torch
 from torch import nn
@@ -15,8 +13,7 @@ from torch import nn
 from ..core import SpecError
 from ..datasets import RetrievalDataset
 from ..evaluation import evaluate_hashing
-from ..features import extract
-from ..nets import EmbeddingNet, Preprocess
+from ..nets import EmbeddingNet, Preprocess, hash_weights
 from .heads import create_head
 from .views import View
 
@@ -56,11 +53,7 @@ class HeadedNet(nn.Module):
 
     def fingerprint(self) -> str:  # 16 hexadecimal digits
         "A hash of name, preprocessing and weights."
-        h = hashlib.sha256(f"{self.name} {self.preprocess}".encode())
-        for key, t in self.state_dict().items():
-            h.update(f"{key} {tuple(t.shape)} {t.dtype}".encode())
-            h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return h.hexdigest()[:16]
+        return hash_weights(self)
 
 # %% ../../nbs/75_training/28_headed.ipynb #abda6e3a
 def sign_codes(
@@ -77,9 +70,7 @@ def judge_codes(
     progress: bool = True,  # Whether to show bars
 ) -> list[float]:  # A mAP for each protocol of the truth
     "Search a set by the signs of what the net gives; ties count by their mean over all orders."
-    options = {"image_size": view.image_size, "resize": "square" if view.square else "long"}
-    database = sign_codes(extract(net, dataset.images, progress=progress, **options))
-    queries = extract(net, dataset.queries, dataset.boxes, progress=progress, **options)
-    distances = (database.shape[1] - sign_codes(queries) @ database.T) / 2
+    database, queries = map(sign_codes, view.describe(net, dataset, progress))
+    distances = (database.shape[1] - queries @ database.T) / 2
     truth = dataset.truth
     return [evaluate_hashing(distances, truth, p).summary["mAP"] for p in truth.protocols]

@@ -43,7 +43,6 @@ def plot_history(
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             if columns:
                 ax.legend(fontsize=7)
-        figure.tight_layout()
     return figure
 
 # %% ../../nbs/75_training/32_history.ipynb #7f336ee3

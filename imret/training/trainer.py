@@ -24,7 +24,7 @@ from torch import nn
 from ..core import SpecError, StoreError, progress_bar
 from ..datasets import RetrievalDataset
 from ..evaluation import evaluate
-from ..features import crop_image, extract, read_image
+from ..features import crop_image, read_image
 from ..nets import EmbeddingNet, save_net
 from ..nets.backbones import read_checkpoint
 from ..search import FlatIndex
@@ -530,9 +530,7 @@ def judge_cosine(
     progress: bool = True,  # Whether to show bars
 ) -> list[float]:  # A mAP for each protocol of the truth
     "Search a set with the net as it is."
-    options = {"image_size": view.image_size, "resize": "square" if view.square else "long"}
-    database = extract(net, dataset.images, progress=progress, **options)
-    queries = extract(net, dataset.queries, dataset.boxes, progress=progress, **options)
+    database, queries = view.describe(net, dataset, progress)
     index = FlatIndex(database.shape[1])
     index.add(database)
     ranking, truth = index.rank(queries), dataset.truth

@@ -6,12 +6,14 @@
 __all__ = ['VIEWS', 'View']
 
 # %% ../../nbs/75_training/20_views.ipynb #0c007efb
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import SpecError
-from ..features import resize_image
+from ..datasets import RetrievalDataset
+from ..features import extract, resize_image
 
 # %% ../../nbs/75_training/20_views.ipynb #8d8348f4
 VIEWS = ("whole", "square", "random-square", "random-crop")
@@ -59,6 +61,17 @@ class View:
         if self.flip and rng.random() < 0.5:
             shown = shown[:, ::-1]
         return np.ascontiguousarray(shown)
+
+    def describe(
+        self,
+        net: Callable,  # As `extract` takes it
+        dataset: RetrievalDataset,  # To be judged on
+        progress: bool = True,  # Whether to show bars
+    ) -> tuple[np.ndarray, np.ndarray]:  # Of its images `(N, D)` and of its queries `(Q, D)`
+        "Describe a set at this size and shape, with nothing left to chance."
+        options = {"image_size": self.image_size, "resize": "square" if self.square else "long"}
+        database = extract(net, dataset.images, progress=progress, **options)
+        return database, extract(net, dataset.queries, dataset.boxes, progress=progress, **options)
 
 
 def _cut(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
