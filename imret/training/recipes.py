@@ -242,15 +242,16 @@ def create_trainer(
     out: str | Path | None = None,  # Folder of the run; None keeps nothing
     callbacks: Sequence = (),  # As `Trainer` takes them
     progress: bool = True,  # Whether to show bars
+    pool: TuplePool | None = None,  # What to learn from, where it is no set that has a name
 ) -> Trainer:  # Ready to `fit`
     """All that a recipe tells, put together.
 
     Raises `SpecError` for settings that do not fit together; warns of a margin that hashing will
     not learn well with."""
     net, data, train = create_net(recipe), recipe["data"], recipe["train"]
-    if not data["dataset"]:
+    if pool is None and not data["dataset"]:
         raise SpecError("the recipe names no set to learn from: say data.dataset=NAME")
-    pool, held = open_pool(data["dataset"]), None
+    pool, held = open_pool(data["dataset"]) if pool is None else pool, None
     if data["validation"]:
         pool, held = pool.split(data["validation"], data["seed"])
     view = View(**recipe["view"])
