@@ -87,9 +87,9 @@ const STYLE = `
 .imret-tuples .draw { margin: 0 0 10px; }
 .imret-tuples .draw h4 { font-size: .9rem; margin: 0 0 4px; font-weight: 600; }
 .imret-tuples .draw h4 small { font-weight: 400; opacity: .85; }
-.imret-tuples .row { display: flex; flex-wrap: wrap; gap: 6px; }
-.imret-tuples .row button { width: 100px; border-width: 3px; padding: 0; overflow: hidden; }
-.imret-tuples .row img { width: 100%; height: 72px; object-fit: contain; margin: 0; display: block; }
+.imret-tuples .pictures { display: flex; flex-wrap: wrap; gap: 6px; }
+.imret-tuples .pictures button { width: 100px; border-width: 3px; padding: 0; overflow: hidden; }
+.imret-tuples .pictures img { width: 100%; height: 72px; object-fit: contain; margin: 0; display: block; }
 .imret-tuples .positive { border-color: #2e9e5b; } .imret-tuples .negative { border-color: #d64545; }
 .imret-tuples .new { border-style: dashed; }
 .imret-tuples .detail { min-height: 1.4em; margin: 6px 0 0; }
@@ -128,7 +128,7 @@ function render({ model, el }) {
     const at = model.get("query"), q = queries[at];
     pick.querySelectorAll("button").forEach((b, n) => b.setAttribute("aria-pressed", n === at));
     rows.replaceChildren(...draws.map((d, n) => node("section", { className: "draw" },
-      node("h4", {}, d.name, " ", node("small", {}, d.facts)), node("div", { className: "row" }, ...row(q, q.tuples[n])))));
+      node("h4", {}, d.name, " ", node("small", {}, d.facts)), node("div", { className: "pictures" }, ...row(q, q.tuples[n])))));
     detail.textContent = "";
   };
 

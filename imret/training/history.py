@@ -6,6 +6,8 @@
 __all__ = ['read_log', 'plot_history', 'LivePlot']
 
 # %% ../../nbs/75_training/32_history.ipynb #6b85ed21
+from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -17,14 +19,23 @@ from ..core import StoreError
 
 # %% ../../nbs/75_training/32_history.ipynb #9d3981da
 def read_log(
-    out: str | Path,  # Folder of a run, or its log.csv
+    out: str | Path,  # Folder of a run, its log.csv, or the name of a log that is bundled
 ) -> pd.DataFrame:  # A row an epoch, from epoch 0 before training
-    "The log of a run. Raises `StoreError` where there is none."
-    file = Path(out) / "log.csv" if Path(out).is_dir() else Path(out)
+    """The log of a run; `.attrs` says how a bundled one was made, and on what.
+
+    Raises `StoreError` where there is none."""
+    file = files("imret.data") / "runs" / f"{out}.csv"
+    if not file.is_file():
+        file = Path(out) / "log.csv" if Path(out).is_dir() else Path(out)
     try:
-        return pd.read_csv(file)
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        about = [line.removeprefix("# ").strip() for line in lines if line.startswith("# ")]
+        table = pd.read_csv(StringIO("".join(lines[len(about) :])))
     except (OSError, ValueError) as e:
-        raise StoreError(f"{file} is no log of a run that can be read: {e}") from e
+        known = ", ".join(sorted(f.name[:-4] for f in (files("imret.data") / "runs").iterdir()))
+        raise StoreError(f"{out} is no log that can be read ({e}); bundled are {known}") from e
+    table.attrs = {key: value for key, _, value in (line.partition(": ") for line in about)}
+    return table
 
 
 def plot_history(
