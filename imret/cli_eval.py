@@ -8,6 +8,7 @@ __all__ = ['Embedder', 'Size', 'Weights', 'evaluate_dataset', 'save_figure']
 # %% ../nbs/87_cli_eval.ipynb #eef5b070
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -140,6 +141,16 @@ def _read_whiten(spec: str | None, fit_on: str | None, features: Path | None) ->
         raise DatasetError("--features with --whiten needs the file of a fitted whitening")
 
 
+def _guard(check: Callable, *sets) -> None:
+    "Keep sets apart; the error names the option, not the argument."
+    from imret.features import WhiteningError
+
+    try:
+        check(*sets)
+    except WhiteningError as e:
+        raise WhiteningError(str(e).replace("say allow_test_fit=True", "--allow-test-fit")) from e
+
+
 def _open_whitening(spec: str, fit_on: str | None, data, allow: bool, extractor: _Extractor):
     "A whitening from a file or fitted to another set, and how the output names it."
     from imret.datasets import load_dataset
@@ -147,10 +158,10 @@ def _open_whitening(spec: str, fit_on: str | None, data, allow: bool, extractor:
 
     if fit_on is None:
         whitening = Whitening.load(spec)
-        guard_fit(whitening.fitted_on_, data.name, allow)
+        _guard(guard_fit, whitening.fitted_on_, data.name, allow)
         return whitening, f"{spec} fitted on {whitening.fitted_on_ or 'an unnamed set'}"
     other = load_dataset(fit_on)
-    guard_sets(other, data, allow)
+    _guard(guard_sets, other, data, allow)
     learned = describe_set(extractor.embed, other)
     return fit_named(spec, learned, other), f"{spec} fitted on {fit_on}"
 

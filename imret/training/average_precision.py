@@ -45,7 +45,7 @@ class AveragePrecisionLoss(BatchLoss):
     def __init__(
         self,
         bins: int = 20,  # M, from similarity 1 to -1
-        block: int = 2**18,  # Similarities looked at together
+        block: int = 2**16,  # Similarities looked at together
     ):
         super().__init__()
         check_numbers(bins=bins, block=block)

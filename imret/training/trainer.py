@@ -130,8 +130,9 @@ def load_ahead(
     starts = np.cumsum([0] + [batch.size for batch in batches])
 
     def load(place: int, position: int) -> np.ndarray:
-        name = str(source.images[position])
-        pixels = read_image(source.images[position])
+        image = source.images[position]
+        name = _name(image, position)
+        pixels = read_image(image, name)
         if source.boxes is not None:
             pixels = crop_image(pixels, source.boxes[position], name)
         rng = np.random.default_rng([*seed, place])
@@ -147,6 +148,11 @@ def load_ahead(
                 yield [job.result() for job in waiting.popleft()]
         while waiting:
             yield [job.result() for job in waiting.popleft()]
+
+
+def _name(image, position: int) -> str:
+    "What an error calls an image."
+    return str(image) if isinstance(image, str | Path) else f"image {position}"
 
 
 def embed(
@@ -384,7 +390,8 @@ class Trainer:
             if not math.isfinite(value):
                 raise TrainingError(f"the loss is {value}: lower the learning rate")
         except TrainingError as e:
-            files = ", ".join(str(source.images[i]) for i in batch.reshape(-1)[:3])
+            some = batch.reshape(-1)[:3]
+            files = ", ".join(_name(source.images[i], i) for i in some)
             raise TrainingError(
                 f"epoch {epoch}, batch {step} ({files}, …): {e}. The last checkpoint is as it was"
             ) from e
