@@ -19,9 +19,10 @@ from torch import nn
 import imret.training.trainer as trainer_module
 from imret.core import GroundTruth, ImageError, SpecError, StoreError
 from imret.datasets import RetrievalDataset
-from imret.nets import Preprocess
+from imret.nets import Preprocess, WeightsError, create_embedder
 from imret.training import (
     ClassBatches,
+    HeadedNet,
     LabelBatches,
     RandomNegatives,
     Trainer,
@@ -251,6 +252,22 @@ def test_resume_from_another_file(pictures, tmp_path):
         make(pictures, tmp_path).fit(resume=True, progress=False)
 
 
+def test_headed_net_comes_back(pictures, tmp_path):
+    "The best net of a run with a head, from its file."
+    files, labels = pictures
+    net = HeadedNet(create_embedder("efficientnet_lite0-spoc", pretrained=False), 8, "linear")
+    file = net.eval().save(tmp_path / "best.pth")
+    again = HeadedNet.load(file)
+    pixels = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again(pixels), net(pixels))
+    own = HeadedNet(
+        create_embedder("efficientnet_lite0-spoc", pretrained=False), 8, torch.nn.Tanh()
+    )
+    with pytest.raises(WeightsError, match="a head that has a name"):
+        HeadedNet.load(own.save(tmp_path / "own.pth"))
+
+
 def test_finished_run(pictures, tmp_path):
     first = make(pictures, tmp_path, epochs=2).fit(progress=False)
     again = make(pictures, tmp_path, epochs=2).fit(resume=True, progress=False)
@@ -279,13 +296,14 @@ def test_nan_stops_and_keeps(pictures, tmp_path):
     assert (tmp_path / "last.pt").read_bytes() == kept
 
 
-def test_full_disk(pictures, tmp_path, monkeypatch):
+@pytest.mark.parametrize("which", ["last.pt", "best.pth"])
+def test_full_disk(pictures, which, tmp_path, monkeypatch):
     make(pictures, tmp_path, epochs=1).fit(progress=False)
     kept = (tmp_path / "last.pt").read_bytes()
     real = torch.save
 
     def full(state, file, *args, **more):
-        if "last.pt" in str(file):
+        if which in str(file):
             Path(file).write_bytes(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         return real(state, file, *args, **more)

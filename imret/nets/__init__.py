@@ -2,7 +2,7 @@
 
 from imret.nets.attention import SecondOrderAttention, SpatialAttention
 from imret.nets.backbones import Backbone, Preprocess, WeightsError, create_backbone, pypi_weights
-from imret.nets.checkpoints import describe, diff, load_net, save_net
+from imret.nets.checkpoints import describe, diff, load_net, save_net, write_checkpoint
 from imret.nets.embedder import (
     EmbeddingNet,
     create_embedder,
@@ -95,4 +95,5 @@ __all__ = [
     "rmac_boxes",
     "save_net",
     "scale_gem",
+    "write_checkpoint",
 ]

@@ -6,6 +6,9 @@
 __all__ = ['HeadedNet', 'sign_codes', 'judge_codes']
 
 # %% ../../nbs/75_training/28_headed.ipynb #4f9a3a98
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -13,7 +16,15 @@ from torch import nn
 from ..core import SpecError
 from ..datasets import RetrievalDataset
 from ..evaluation import evaluate_hashing
-from ..nets import EmbeddingNet, Preprocess, hash_weights
+from imret.nets import (
+    EmbeddingNet,
+    Preprocess,
+    WeightsError,
+    create_embedder,
+    hash_weights,
+    write_checkpoint,
+)
+from ..nets.backbones import load_weights, read_checkpoint
 from .heads import create_head
 from .views import View
 
@@ -37,6 +48,7 @@ class HeadedNet(nn.Module):
         named = isinstance(head, str)
         self.head = create_head(head, net.dim, dim) if named else head
         self.dim, self.stride = dim, net.stride
+        self.made_of = [net.name, dim, head] if named else None
         self.name = f"{net.name}-{head if named else type(head).__name__}:{dim}"
 
     @property
@@ -54,6 +66,30 @@ class HeadedNet(nn.Module):
     def fingerprint(self) -> str:  # 16 hexadecimal digits
         "A hash of name, preprocessing and weights."
         return hash_weights(self)
+
+    def save(
+        self,
+        file: str | Path,  # Where, by custom `.pth`
+    ) -> Path:  # The same
+        "Write a file that `load` reads, if the head has a name."
+        told = {"headed": self.made_of, "preprocess": asdict(self.preprocess)}
+        return write_checkpoint(told | {"state_dict": self.state_dict()}, file)
+
+    @staticmethod
+    def load(
+        file: str | Path,  # From `save`
+    ) -> "HeadedNet":  # In eval mode, on the CPU
+        "Read a net back; no code in the file is run. Raises `WeightsError` where it holds none."
+        content = read_checkpoint(file)
+        if not isinstance(content, dict) or not content.get("headed"):
+            raise WeightsError(
+                f"{file} holds no net with a head that has a name: make it, then load_state_dict"
+            )
+        name, dim, head = content["headed"]
+        look = Preprocess.from_dict(content["preprocess"])
+        net = HeadedNet(create_embedder(name, pretrained=False, preprocess=look), dim, head)
+        load_weights(net, content["state_dict"], file)
+        return net.eval()
 
 # %% ../../nbs/75_training/28_headed.ipynb #abda6e3a
 def sign_codes(
