@@ -154,6 +154,32 @@ def triplet_hashing(labels, margin):
     return loss
 
 
+def order_aware(labels, margin):
+    "Each ranking sorted, each swap carried out."
+
+    def ap(right):
+        hits = [k for k, r in enumerate(right, start=1) if r]
+        return sum(i / k for i, k in enumerate(hits, start=1)) / len(hits)
+
+    def loss(x):
+        total, anchors = 0, 0
+        for a in range(len(x)):
+            others = [i for i in range(len(x)) if i != a]
+            others.sort(key=lambda i: (x[a] - x[i]).square().sum().item())
+            right = [bool(labels[i] == labels[a]) for i in others]
+            anchors += any(right)
+            for p, n in itertools.product(range(len(others)), repeat=2):
+                if right[p] and not right[n]:
+                    swapped = list(right)
+                    swapped[p], swapped[n] = False, True
+                    near, far = ((x[a] - x[others[i]]).square().sum() for i in (p, n))
+                    hinge = torch.clamp(near - far + margin, min=0)
+                    total = total + abs(ap(swapped) - ap(right)) * hinge**2
+        return total / anchors
+
+    return loss
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_batch_losses_by_loops(seed):
     x, labels = batch(seed=seed)
@@ -162,6 +188,8 @@ def test_batch_losses_by_loops(seed):
     for margin in (0.5, 3, 40):
         ours = create_loss("triplet_hashing", margin=margin)
         agree(lambda x, f=ours: f(x, labels), triplet_hashing(labels, margin), x)
+        ours = create_loss("order_aware", margin=margin, block=200)
+        agree(lambda x, f=ours: f(x, labels), order_aware(labels, margin), x)
 
 
 @pytest.mark.parametrize(("bits", "margin"), [(16, 8), (64, 20)])
@@ -312,6 +340,7 @@ BATCH = (
     "lifted_structured",
     "triplet_hashing",
     "triplet_hashing:margin=2",
+    "order_aware:margin=2",
     "ap",
     "ap:bins=5,block=60",
     "smooth_ap:temperature=0.1",

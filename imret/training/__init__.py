@@ -45,6 +45,7 @@ from imret.training.optimizers import (
     parameter_groups,
     set_rates,
 )
+from imret.training.order import OrderAwareLoss
 from imret.training.recipes import (
     create_net,
     create_trainer,
@@ -80,6 +81,7 @@ __all__ = [
     "Loss",
     "MetricLearningLoss",
     "OPTIMIZERS",
+    "OrderAwareLoss",
     "OrthoHashLoss",
     "PairDistanceLoss",
     "RandomBatches",
