@@ -117,7 +117,7 @@ def test_what_is_judged_may_be_learned_from_only_if_said(evaluate, folders, caps
     same = ("--whiten", "pca", "--fit-on", str(folders / "judged"))
     args = ["eval", str(folders / "judged"), "--image-size", "64", *same]
     assert main(args) == 2
-    assert "allow_test_fit" in capsys.readouterr().err
+    assert "--allow-test-fit" in capsys.readouterr().err
     with pytest.warns(UserWarning, match="no estimate for other photographs"):
         lines, _ = evaluate(*same, "--allow-test-fit")
     assert "whitened by pca" in lines[0]

@@ -25,7 +25,7 @@ each_notebook = pytest.mark.parametrize(
 )
 
 FORKS = multiprocessing.get_context("forkserver")
-SECONDS = 600
+SECONDS = 900
 AT_ONCE = 2
 KILOBYTES = 300
 SLOW_IMPORTS = ["nbdev.test", "torch", "timm", "scipy.stats", "pandas", "matplotlib.pyplot"]
