@@ -7,8 +7,8 @@ python benchmarks/staged.py --check            exit code 1 where the gate is mis
 The net is the default one, all of it learning, the loss average precision in 20 bins. Each batch is
 measured in a process of its own: the most it held during the step less what it held before, at rest
 with the net in memory. Pictures are made when a chunk is asked for, as a loader would. Large
-tensors are mapped one by one, so that holes which the C library keeps between them do not count:
-MALLOC_MMAP_THRESHOLD_=33554432 shows what they come to. On a CPU, and on Linux only."""
+tensors are mapped one by one, so that holes which the C library keeps between them do not count.
+On a CPU, and on Linux only."""
 
 import argparse
 import multiprocessing

@@ -357,12 +357,14 @@ def test_class_batches_faults():
 
 
 def test_batches_of_a_loader():
-    "In a loader the order is the sampler's. A worker would be a fork of all that tests loaded."
+    "In a loader, with workers and without, the order is the sampler's."
     from torch.utils.data import DataLoader
 
     batches = ClassBatches(np.repeat(np.arange(5), 6), classes=3, images=4, seed=2)
-    loader = DataLoader(torch.arange(30), batch_sampler=batches)
-    assert [b.tolist() for b in loader] == list(batches)
+    # a fork of this process, which has loaded every engine, can crash: workers start afresh
+    for how in ({}, {"num_workers": 1, "multiprocessing_context": "spawn"}):
+        loader = DataLoader(torch.arange(30), batch_sampler=batches, **how)
+        assert [b.tolist() for b in loader] == list(batches)
     order = RandomBatches(23, 5, seed=3, epoch=1)
     assert sorted(i for b in order for i in b) == list(range(23))
     assert [len(b) for b in order] == [5, 5, 5, 5, 3] and len(order) == 5

@@ -252,9 +252,8 @@ def test_resume_from_another_file(pictures, tmp_path):
         make(pictures, tmp_path).fit(resume=True, progress=False)
 
 
-def test_headed_net_comes_back(pictures, tmp_path):
+def test_headed_net_comes_back(tmp_path):
     "The best net of a run with a head, from its file."
-    files, labels = pictures
     net = HeadedNet(create_embedder("efficientnet_lite0-spoc", pretrained=False), 8, "linear")
     file = net.eval().save(tmp_path / "best.pth")
     again = HeadedNet.load(file)

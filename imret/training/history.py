@@ -24,9 +24,9 @@ def read_log(
     """The log of a run; `.attrs` says how a bundled one was made, and on what.
 
     Raises `StoreError` where there is none."""
-    file = files("imret.data") / "runs" / f"{out}.csv"
-    if not file.is_file():
-        file = Path(out) / "log.csv" if Path(out).is_dir() else Path(out)
+    file = Path(out) / "log.csv" if Path(out).is_dir() else Path(out)
+    if not file.exists():
+        file = files("imret.data") / "runs" / f"{file.name}.csv"
     try:
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         about = [line.removeprefix("# ").strip() for line in lines if line.startswith("# ")]

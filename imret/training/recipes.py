@@ -251,7 +251,12 @@ def create_trainer(
     net, data, train = create_net(recipe), recipe["data"], recipe["train"]
     if pool is None and not data["dataset"]:
         raise SpecError("the recipe names no set to learn from: say data.dataset=NAME")
-    pool, held = open_pool(data["dataset"]) if pool is None else pool, None
+    settings = {f"{t}.{k}": v for t, d in recipe.items() for k, v in d.items()}
+    if pool is None:
+        pool = open_pool(data["dataset"])
+    else:
+        settings["data.dataset"] = str(pool)
+    held = None
     if data["validation"]:
         pool, held = pool.split(data["validation"], data["seed"])
     view = View(**recipe["view"])
@@ -270,7 +275,6 @@ def create_trainer(
         judged["valid"] = pool_benchmark(held, validate["queries"], data["seed"])
     judged |= {_short(name): load_benchmark(name) for name in validate["tests"]}
     watched = held is not None and validate["loss"]
-    settings = {f"{t}.{k}": v for t, d in recipe.items() for k, v in d.items()}
     free = ("train.epochs", "train.tensorboard", "train.cpu", "validate.tests")
     return Trainer(
         net,
