@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import docs
+import filelock
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -30,6 +32,22 @@ QUIET = (
 ).split()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share", help="I/N: of tests with a name, such as a page, the I-th N-th")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    "Keep a share of the tests that have a parameter `name`; the others are in share 0."
+    if config.getoption("share"):
+        share, shares = map(int, config.getoption("share").split("/"))
+
+        def mine(item: pytest.Item) -> bool:
+            name = getattr(getattr(item, "callspec", None), "params", {}).get("name")
+            return (zlib.crc32(name.encode()) % shares if name else 0) == share
+
+        items[:] = filter(mine, items)
+
+
 def is_stale() -> bool:
     "Whether something the site is made of is newer than the site."
     if not (SITE / "index.html").exists():
@@ -44,11 +62,12 @@ def is_stale() -> bool:
 @pytest.fixture(scope="session")
 def build() -> str:
     "What went wrong when the site was built; built anew only if something in it has changed."
-    if not is_stale():
-        return ""
-    command = [sys.executable, "tools/docs.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return (done.stdout + done.stderr)[-6000:] if done.returncode else ""
+    with filelock.FileLock(ROOT / ".site.lock"):  # by one process, while others wait
+        if not is_stale():
+            return ""
+        command = [sys.executable, "tools/docs.py"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        return (done.stdout + done.stderr)[-6000:] if done.returncode else ""
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +106,8 @@ def chrome() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(chrome, site) -> Iterator[Page]:
-    "A new page; its complaints fail the test that used it."
-    context = chrome.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
-    page = context.new_page()
+def watch(page: Page, site: str) -> list[str]:
+    "A list that fills with the page's complaints."
     complaints = []
 
     # formulas may come from the CDN where npm is missing, but not in CI
@@ -108,6 +124,15 @@ def page(chrome, site) -> Iterator[Page]:
     page.on("pageerror", lambda error: complaints.append(f"script error: {error}"))
     page.on("console", console)
     page.on("request", outside)
+    return complaints
+
+
+@pytest.fixture
+def page(chrome, site) -> Iterator[Page]:
+    "A new page; its complaints fail the test that used it."
+    context = chrome.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    complaints = watch(page, site)
     yield page
     context.close()
     assert not complaints, "\n".join(complaints)

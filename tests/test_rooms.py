@@ -8,6 +8,7 @@ import builtins
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 
 import house
@@ -32,11 +33,17 @@ def test_imports_go_up(path):
         assert not re.match(r"(fastcore|nbdev|execnb)\b", name), f"{name} is for development only"
 
 
+@cache
+def distributions() -> dict[str, list[str]]:
+    "For each name that can be imported, the packages that bring it."
+    return packages_distributions()
+
+
 @each_module
 def test_requirements(path):
     "Every package a module imports is one that settings.ini requires."
     stated = {re.match(r"[\w.-]+", r)[0].lower() for r in get_config().requirements.split()}
-    known = packages_distributions()
+    known = distributions()
     for name in {n.split(".")[0] for n in house.imported(path)}:
         if name == "imret" or name in sys.stdlib_module_names:
             continue
@@ -44,26 +51,39 @@ def test_requirements(path):
         assert packages & stated, f"{name}: settings.ini's requirements name none of {packages}"
 
 
-def loaded_after(code: str) -> set[str]:
-    "The packages in memory after `code`, in a new Python."
-    show = "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True)
+def loaded_after(*packages: str) -> list[set[str]]:
+    "What is in memory of a new Python after each of these imports."
+    code = "import sys\n" + "".join(
+        f"import {p}\nprint(*{{name.split('.')[0] for name in sys.modules}})\n" for p in packages
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("package", ["imret", "imret.core", "imret.cli"])
-def test_light(package):
-    "The command line answers at once: torch and its like wait until they are needed."
-    if not any(house.LIBRARY.parent.glob(package.replace(".", "/") + "*")):
-        pytest.skip(f"{package} is not there yet")
-    assert not {"torch", "timm", "faiss", "cv2"} & loaded_after(f"import {package}")
+HEAVY = {"torch", "torchvision", "timm", "faiss"}
+LIGHT = {  # what must not be loaded yet, the most first: all are imported by one process
+    **{f"imret{o}": HEAVY | {"cv2"} for o in ("", ".core", ".cli", ".evaluation", ".search")},
+    **{f"imret.{o}": HEAVY for o in ("datasets", "features", "explore")},
+    **{f"imret.{o}": HEAVY - {"torch"} for o in ("nets", "training", "engine", "ablation")},
+}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    return dict(zip(LIGHT, loaded_after(*LIGHT), strict=True))
+
+
+@pytest.mark.parametrize("package", LIGHT)
+def test_light(loaded, package):
+    "torch and its like wait until they are needed: with timm a process begins 3 s later."
+    assert not LIGHT[package] & loaded[package]
 
 
 def test_library_stands_alone():
     "All rooms imported: no fastcore, no nbdev."
-    rooms = "".join(f"import imret.{room}\n" for room in house.house())
-    assert not {"fastcore", "nbdev", "execnb"} & loaded_after(rooms)
+    loaded = loaded_after(*(f"imret.{room}" for room in house.house()))
+    assert not {"fastcore", "nbdev", "execnb"} & loaded[-1]
 
 
 def test_table_of_rooms():

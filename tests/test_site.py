@@ -2,16 +2,20 @@
 
 What a single widget must do is tested in tests/test_site_widgets.py; here every one must appear."""
 
+import functools
 import json
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import docs
 import pytest
+from conftest import watch
 
 PAGES = [str(Path(docs.plain(p)).with_suffix(".html")) for p in docs.pages()]
 each_page = pytest.mark.parametrize("name", PAGES)
+BACK = "getComputedStyle(document.body).backgroundColor"
 LIGHT, DARK = "rgb(253, 253, 251)", "rgb(20, 24, 28)"  # --page in nbs/styles.css
 
 
@@ -31,6 +35,12 @@ class Reader(HTMLParser):
                 self.asks.append(value)
 
 
+@functools.cache
+def read(path: Path) -> Reader:
+    "A page, read once."
+    return Reader(path)
+
+
 def test_site_builds(build):
     assert not build, build
 
@@ -44,7 +54,7 @@ def test_every_notebook_has_its_page(built):
 def test_links(built, name):
     "Whatever a page links to inside the site is there, down to the anchor."
     page = built / name
-    for ask in Reader(page).asks:
+    for ask in read(page).asks:
         parts = urlsplit(ask)
         assert not ask.startswith(docs.BASE), f"{ask} should be a relative link"
         if parts.scheme or parts.netloc:
@@ -55,7 +65,7 @@ def test_links(built, name):
         assert target.exists(), f"{ask}: no such file in the site"
         if parts.fragment and target.suffix == ".html":
             anchor = unquote(parts.fragment)
-            assert anchor in Reader(target).ids, f"{ask}: no such heading on that page"
+            assert anchor in read(target).ids, f"{ask}: no such heading on that page"
 
 
 def wait_for_widgets(page) -> int:
@@ -67,23 +77,6 @@ def wait_for_widgets(page) -> int:
     return live.count()
 
 
-@each_page
-def test_page(page, site, name):
-    "No complaint (see `page`); its pictures load, its formulas and widgets are drawn."
-    page.goto(f"{site}/{name}", wait_until="load")
-    wait_for_widgets(page)
-    broken = page.eval_on_selector_all(
-        "img",
-        "all => all.filter(i => !(i.complete && i.naturalWidth)).map(i => i.src.slice(0, 99))",
-    )
-    assert not broken, f"pictures that do not load: {broken}"
-    formulas, drawn = page.locator(".math").count(), page.locator(".math .katex").count()
-    assert drawn == formulas, f"{formulas - drawn} of {formulas} formulas are not drawn"
-    assert page.locator(".katex-error").count() == 0, "a formula that KaTeX cannot read"
-    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    assert wide <= 0, f"the page is {wide} pixels wider than the window"
-
-
 # The contrast (WCAG 2.2) of every text in the page with what is behind it; the worst few come back.
 CONTRAST = """
 () => {
@@ -92,9 +85,10 @@ CONTRAST = """
   const over = (a, b) => [0, 1, 2].map(i => a[i]*a[3] + b[i]*(1-a[3])).concat(1);
   const light = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
     return v <= .04045 ? v/12.92 : ((v+.055)/1.055)**2.4; }); return .2126*r + .7152*g + .0722*b; };
-  const behind = e => { const layers = [];
-    for (; e; e = e.parentElement) layers.push(rgba(getComputedStyle(e).backgroundColor));
-    return layers.reverse().reduce((under, layer) => over(layer, under), [255, 255, 255, 1]); };
+  const known = new Map([[null, [255, 255, 255, 1]]]);
+  const behind = e => { if (!known.has(e)) known.set(e,
+      over(rgba(getComputedStyle(e).backgroundColor), behind(e.parentElement)));
+    return known.get(e); };
   const found = [];
   for (const e of document.querySelectorAll('main *, nav *')) {
     const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
@@ -109,17 +103,61 @@ CONTRAST = """
 }
 """
 
+LOOK = """
+() => ({
+  broken: [...document.images].filter(i => !(i.complete && i.naturalWidth))
+    .map(i => i.src.slice(0, 99)),
+  formulas: document.querySelectorAll('.math').length,
+  drawn: document.querySelectorAll('.math .katex').length,
+  unread: document.querySelectorAll('.katex-error').length,
+  wide: document.documentElement.scrollWidth - innerWidth,
+})
+"""
+
+
+@pytest.fixture(scope="module")
+def visit(chrome, site) -> Iterator[Callable[[str], dict]]:
+    """Open a page once, and keep what it shows in light and in dark for all tests that ask.
+
+    One browser page goes from one to the next, as a reader does: style sheets and scripts are
+    loaded once."""
+    context = chrome.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    complaints = watch(page, site)
+
+    @functools.cache
+    def look(name: str) -> dict:
+        complaints.clear()
+        seen = {}
+        for scheme in ("dark", "light"):
+            page.emulate_media(color_scheme=scheme)
+            page.goto(f"{site}/{name}", wait_until="load")
+            wait_for_widgets(page)
+            seen[scheme] = page.evaluate(BACK), page.evaluate(CONTRAST)
+        return seen | page.evaluate(LOOK) | {"complaints": list(complaints)}
+
+    yield look
+    context.close()
+
+
+@each_page
+def test_page(visit, name):
+    "No complaint (see `page`); its pictures load, its formulas and widgets are drawn."
+    seen = visit(name)
+    assert not seen["complaints"], "\n".join(seen["complaints"])
+    assert not seen["broken"], f"pictures that do not load: {seen['broken']}"
+    undrawn = seen["formulas"] - seen["drawn"]
+    assert not undrawn, f"{undrawn} of {seen['formulas']} formulas are not drawn"
+    assert not seen["unread"], "a formula that KaTeX cannot read"
+    assert seen["wide"] <= 0, f"the page is {seen['wide']} pixels wider than the window"
+
 
 @each_page
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours(page, site, name, scheme):
+def test_colours(visit, name, scheme):
     "Our colours are in force, and every text can be read."
-    page.emulate_media(color_scheme=scheme)
-    page.goto(f"{site}/{name}", wait_until="load")
-    wait_for_widgets(page)
-    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    back, worst = visit(name)[scheme]
     assert back == (LIGHT if scheme == "light" else DARK)
-    worst = page.evaluate(CONTRAST)
     assert worst and worst[0][0] >= 4.5, f"too little contrast: {worst}"
 
 
@@ -137,10 +175,9 @@ def test_dark_switch(page, site):
     page.emulate_media(color_scheme="light")
     page.goto(f"{site}/index.html")
     page.locator(".quarto-color-scheme-toggle").first.click()
-    back = "getComputedStyle(document.body).backgroundColor"
-    page.wait_for_function(f"{back} === '{DARK}'")
+    page.wait_for_function(f"{BACK} === '{DARK}'")
     page.goto(f"{site}/core.html")
-    assert page.evaluate(back) == DARK
+    assert page.evaluate(BACK) == DARK
 
 
 def test_search(page, site):

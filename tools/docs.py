@@ -7,6 +7,7 @@ Numbers in file names order the course and show nowhere on the site: the page of
 everything a page loads lies in the site, so it works from any folder and without network.
 """
 
+import gc
 import json
 import re
 import shutil
@@ -218,3 +219,4 @@ if __name__ == "__main__":
         write_sidebar()
     else:
         build()
+        gc.freeze()  # at the end each notebook's IPython collects garbage, over all there is
