@@ -2,7 +2,7 @@
 # git are enough. With npm the site's formulas work offline too; without it they come from a CDN.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lab notebooks fix benchmarks clean
+.PHONY: help demo test test-changed docs lab notebooks fix benchmarks clean
 .DELETE_ON_ERROR:
 
 PYTHON := python3
@@ -12,17 +12,23 @@ NPM := $(shell command -v npm)
 BENCHMARKS := $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py))
 KATEX := $(if $(NPM),node_modules/.installed)
 
+# What Python compiles is kept in .venv: else each process of the tests compiles torch and timm anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Sets and caches go here, whatever folder a notebook runs in.
 export IMRET_DATA ?= $(CURDIR)/data
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(INSTALLED) ## search real photographs, and see what is right, wrong, and how sure one can be
 	.venv/bin/imret demo
 
 test: $(INSTALLED) $(KATEX) ## every check: sync, rooms, lint, each notebook, the site in a browser
 	$(PY) tools/test.py $(ARGS)
+
+test-changed: $(INSTALLED) $(KATEX) ## only what the changes since a commit can touch; BASE=HEAD if not given
+	$(PY) tools/test.py --changed $(BASE)
 
 docs: $(INSTALLED) $(KATEX) ## the site, in _docs/index.html
 	$(PY) tools/docs.py

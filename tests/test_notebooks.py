@@ -1,7 +1,8 @@
 """Every notebook runs from top to bottom, in its own process, and has the form of a notebook here.
 
 Such a process is a fork of one that has imported what takes longest to import, and nothing of
-imret. Cells with `#| eval: false`, or a flag of `tst_flags` in settings.ini, are not run."""
+imret; whatever it started ends with it. Cells with `#| eval: false`, or a flag of `tst_flags` in
+settings.ini, are not run."""
 
 import ast
 import json
@@ -10,10 +11,9 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
@@ -24,11 +24,11 @@ each_notebook = pytest.mark.parametrize(
     "path", NOTEBOOKS, ids=[str(p.relative_to(CFG.nbs_path.absolute())) for p in NOTEBOOKS]
 )
 
-FORKS = multiprocessing.get_context("forkserver")
+FORKS = multiprocessing.get_context(os.environ.get("IMRET_FORK", "forkserver"))
 SECONDS = 900
-AT_ONCE = 2
 KILOBYTES = 300
-SLOW_IMPORTS = ["nbdev.test", "torch", "timm", "scipy.stats", "pandas", "matplotlib.pyplot"]
+SLOW_IMPORTS = ["nbdev.test", "torch", "timm", "pandas", "matplotlib.pyplot", "seaborn"]
+SLOW_IMPORTS += ["scipy.stats", "sklearn.cluster", "sklearn.decomposition", "skimage", "cv2"]
 
 
 def play(path: Path, said: str) -> None:
@@ -36,9 +36,15 @@ def play(path: Path, said: str) -> None:
     with open(said, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    name = path.relative_to(CFG.nbs_path.absolute())
+    os.environ["PYTEST_CURRENT_TEST"] = f"tests/test_notebooks.py::test_notebook[{name}]"
     from nbdev.test import test_nb
 
     passed, _ = test_nb(path, skip_flags=CFG.tst_flags.split(), basepath=str(CFG.config_path))
+    left = psutil.Process().children(recursive=True)  # joblib's would wait for minutes
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left)
     sys.exit(not passed)
 
 
@@ -53,23 +59,17 @@ def run(path: Path) -> tuple[int | None, str]:
 
 
 @pytest.fixture(scope="session")
-def runs(request) -> Iterator[dict[Path, Future]]:
-    """Every notebook that a test here asks for, two at a time: few keep two cores busy.
-
-    What they make or download lands in data/, once."""
+def forks() -> None:
+    "The process that notebooks are forks of. What they make or download lands in data/, once."
     os.environ.setdefault("IMRET_DATA", str(CFG.config_path / "data"))
     os.environ["MPLBACKEND"] = "agg"
-    FORKS.set_forkserver_preload(SLOW_IMPORTS)
-    asked = [i.callspec.params["path"] for i in request.session.items if "runs" in i.fixturenames]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {path: pool.submit(run, path) for path in asked}
-        pool.shutdown(cancel_futures=True)
+    multiprocessing.set_forkserver_preload(SLOW_IMPORTS)
 
 
 @each_notebook
-def test_notebook(path, runs):
+def test_notebook(path, forks):
     "It runs without error."
-    code, said = runs[path].result()
+    code, said = run(path)
     if code != 0:
         late = f"ran longer than {SECONDS} s; " if code is None else ""
         pytest.fail(f"{late}exit code {code}: {said[-8000:]}", pytrace=False)
