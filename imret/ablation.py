@@ -25,7 +25,6 @@ from imret.core import (
     SpecError,
     StoreError,
     l2_normalize,
-    parse_spec,
     progress_bar,
 )
 from imret.datasets import (
@@ -45,6 +44,7 @@ from imret.features import (
     read_whitening,
     resolutions,
 )
+from .names import parse_spec
 from .nets import create_embedder, read_name
 from .search import FlatIndex
 

@@ -18,7 +18,8 @@ import pandas as pd
 import typer
 from typer.main import get_command
 
-from .core import DatasetError, SpecError, format_spec, parse_spec
+from .core import DatasetError, SpecError
+from .names import format_spec, parse_spec
 from .datasets import data_root
 from .datasets.registry import find_card, list_datasets
 

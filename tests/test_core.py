@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from imret.core import (
     GroundTruth,
     ImretError,
-    Part,
     Ranking,
     SpecError,
     TruthError,
-    format_spec,
     l2_normalize,
-    parse_spec,
 )
+from imret.names import Part, format_spec, parse_spec
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
-VALUES = st.one_of(st.integers(-99, 99), st.booleans(), st.floats(0.001, 99), NAMES)
+VALUES = st.one_of(
+    st.integers(-99, 99), st.booleans(), st.floats(0.001, 99), NAMES, st.text(max_size=8)
+)
 PARTS = st.builds(
     Part,
     NAMES,
@@ -29,9 +29,6 @@ PARTS = st.builds(
 
 @given(st.lists(PARTS, min_size=1, max_size=4))
 def test_a_written_name_is_read_back(parts):
-    texts = [str(v) for p in parts for v in (*p.args, *p.kwargs.values())]
-    if any(t in ("true", "false", "nan", "inf", "infinity") for t in texts):
-        return  # words that read as another value
     assert parse_spec(format_spec(parts)) == parts
 
 

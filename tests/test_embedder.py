@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from imret.core import SpecError, parse_spec
+from imret.core import SpecError
+from imret.names import parse_spec
 from imret.nets import (
     POOLINGS,
     Preprocess,

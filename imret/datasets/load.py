@@ -9,7 +9,8 @@ __all__ = ['load_dataset', 'load_benchmark']
 import inspect
 from pathlib import Path
 
-from ..core import DatasetError, parse_spec
+from ..core import DatasetError
+from ..names import parse_spec
 from .base import RetrievalDataset
 from .distractors import Distractors
 from .own import load_folders, load_manifest

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..core import SpecError, parse_spec
+from ..core import SpecError
+from ..names import parse_spec
 from ..datasets import LabelledImages, RetrievalDataset, TrainingPairs
 from imret.features.whitening import (
     LearnedWhitening,

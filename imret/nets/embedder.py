@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import Part, SpecError, format_spec, parse_spec
+from ..core import SpecError
+from ..names import Part, format_spec, parse_spec, unknown
 from .attention import SecondOrderAttention
 from imret.nets.backbones import (
     PYPI_WEIGHTS,
@@ -97,7 +98,11 @@ def read_name(
     Raises `SpecError` for an unknown part (listing all), a part named twice, and arguments that a
     part does not take."""
     poolings = [*POOLINGS, "cls", "head"]
-    first, *rest = parse_spec(name, known=[*poolings, *(o for o in ORDER if o != "pooling")])
+    first, *rest = parse_spec(name)
+    known = [*poolings, *(o for o in ORDER if o != "pooling")]
+    for part in rest:
+        if part.name not in known:
+            raise unknown("part", part.name, known)
     if first.args or first.kwargs:
         raise SpecError(f"the backbone {first.name!r} takes no arguments, got {str(first)!r}")
     parts: dict[str, Part] = {}

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import SpecError, parse_spec
+from ..core import SpecError
+from ..names import parse_spec
 from imret.training.losses import (
     Loss,
     TrainingError,

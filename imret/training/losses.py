@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import ImretError, SpecError, parse_spec
+from ..core import ImretError, SpecError
+from ..names import parse_spec
 
 # %% ../../nbs/75_training/00_losses.ipynb #cee0c663
 class TrainingError(ImretError, ValueError):
