@@ -10,7 +10,6 @@ __all__ = ['ImretError', 'SpecError', 'DatasetError', 'ImageError', 'TruthError'
 import os
 import random
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np

@@ -83,7 +83,9 @@ def parse_spec(
     "Read a name. Raises `SpecError` for a part that is empty, and a value missing or given twice."
     if not isinstance(spec, str) or not spec.strip():
         raise SpecError(f"a name is a string such as 'efficientnet_lite0-gem', not {spec!r}")
-    return [_parse_part(text, spec) for text in split_outside_quotes(spec.strip(), r"-(?=[A-Za-z_]|$)")]
+    return [
+        _parse_part(text, spec) for text in split_outside_quotes(spec.strip(), r"-(?=[A-Za-z_]|$)")
+    ]
 
 
 def format_spec(

@@ -19,9 +19,9 @@ import typer
 from typer.main import get_command
 
 from .core import DatasetError, SpecError
-from .names import format_spec, parse_spec
 from .datasets import data_root
 from .datasets.registry import find_card, list_datasets
+from .names import format_spec, parse_spec
 
 # %% ../nbs/88_reproduce.ipynb #a82580a6
 def published() -> pd.DataFrame:  # A row a number, in the order of the systems

@@ -10,13 +10,13 @@ import inspect
 from pathlib import Path
 
 from ..core import DatasetError
-from ..names import parse_spec
 from .base import RetrievalDataset
 from .distractors import Distractors
 from .own import load_folders, load_manifest
 from .registry import find_dataset, list_datasets
 from .revisited import load_revisited
 from .splits import LabelledImages, TrainingPairs
+from ..names import parse_spec
 
 # %% ../../nbs/10_datasets/90_load.ipynb #f373ebfa
 def load_dataset(

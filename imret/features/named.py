@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core import SpecError
-from ..names import parse_spec
 from ..datasets import LabelledImages, RetrievalDataset, TrainingPairs
 from imret.features.whitening import (
     LearnedWhitening,
@@ -22,6 +21,7 @@ from imret.features.whitening import (
     guard_fit,
     matching_pairs,
 )
+from ..names import parse_spec
 
 # %% ../../nbs/30_features/25_named.ipynb #39b1edb8
 WHITENINGS = {"pca": PCAWhitening, "learned": LearnedWhitening}
