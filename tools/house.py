@@ -21,6 +21,7 @@ GUIDE = ROOT / "CONTRIBUTING.md"
 ROOMS = [
     "core",
     "names",
+    "files",
     "datasets",
     "evaluation",
     "nets",

@@ -1,12 +1,15 @@
-"""From a query vector to a ranking: exact search."""
+"""From a query vector to a ranking: exact search, among vectors and codes."""
 
+from imret.search.binary import BinaryIndex, hamming
 from imret.search.duplicates import duplicate_groups
 from imret.search.flat import FlatIndex, SearchError, TopK, top_k
 
 __all__ = [
+    "BinaryIndex",
     "FlatIndex",
     "SearchError",
     "TopK",
     "duplicate_groups",
+    "hamming",
     "top_k",
 ]
