@@ -2,7 +2,7 @@
 # git are enough. With npm the site's formulas work offline too; without it they come from a CDN.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-changed docs lab notebooks fix benchmarks clean
+.PHONY: help demo test test-changed docs lab notebooks fix wheel benchmarks clean
 .DELETE_ON_ERROR:
 
 PYTHON := python3
@@ -48,6 +48,9 @@ fix: $(INSTALLED) ## format, export, clean, README, picture: before a commit
 	$(PY) tools/readme.py
 	$(PY) tools/figures.py
 	$(PY) tools/house.py
+
+wheel: $(INSTALLED) ## build the package, and search with it in an empty environment
+	$(PY) tools/wheel.py
 
 benchmarks: $(INSTALLED) ## measure speed as ratios to a peer in the same run
 	set -e; for f in $(BENCHMARKS); do echo "== $$f"; $(PY) $$f; done

@@ -17,7 +17,10 @@ setup(
     author=cfg["author"],
     author_email=cfg["author_email"],
     url=cfg["git_url"],
-    project_urls={"Documentation": cfg["doc_host"] + cfg["doc_baseurl"] + "/"},
+    project_urls={
+        "Documentation": cfg["doc_host"] + cfg["doc_baseurl"] + "/",
+        "Changelog": f"{cfg['git_url']}/blob/{cfg['branch']}/CHANGELOG.md",
+    },
     keywords=cfg["keywords"].split(),
     license="Apache-2.0",
     license_files=["LICENSE"],
@@ -26,6 +29,9 @@ setup(
         f"Intended Audience :: {cfg['audience']}",
         f"Natural Language :: {cfg['language']}",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     packages=find_packages(include=["imret", "imret.*"]),
@@ -37,8 +43,8 @@ setup(
     long_description_content_type="text/markdown",
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
-        # nbdev finds imret's pages here, for links such as `Ranking`
-        "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],
+        # nbdev finds imret's pages here, for links such as `Ranking`: by the name one imports
+        "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
     },
     zip_safe=False,
 )

@@ -1,3 +1,3 @@
 """Image retrieval, taught and measured notebook by notebook."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -341,11 +341,13 @@ def _write_json(file: Path, name: str, source: str, results: dict) -> None:
     "Summaries and tables per query, with the versions that made them."
     from importlib.metadata import version
 
-    packages = ("imret", "numpy", "torch", "timm", "faiss-cpu")
+    from imret import __version__
+
+    packages = ("numpy", "torch", "timm", "faiss-cpu")
     report = {
         "dataset": name,
         "source": source,
-        "versions": {p: version(p) for p in packages},
+        "versions": {"imret": __version__} | {p: version(p) for p in packages},
         "summaries": {p: r.summary for p, r in results.items()},
         "queries": {
             p: json.loads(r.per_query.to_json(orient="records")) for p, r in results.items()

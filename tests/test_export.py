@@ -189,7 +189,7 @@ def test_missing_packages(net, file, tmp_path, monkeypatch, missing):
         return real(name, *args)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    mend = rf"{missing} is not installed: pip install 'imret\[export\]'"
+    mend = rf"{missing} is not installed: pip install 'imretrieval\[export\]'"
     with pytest.raises(ExportError, match=mend):
         load_onnx(file, "openvino" if missing == "openvino" else "onnxruntime")
     if missing != "openvino":

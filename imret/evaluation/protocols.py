@@ -13,6 +13,7 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 
+from .. import __version__
 from ..core import GroundTruth, Ranking, TruthError
 from .confidence import bootstrap_interval
 from .metrics import Places, find_metric, measure
@@ -289,7 +290,7 @@ def evaluate(
         "repeats": repeats,
         "dataset": dataset,
         "split": split,
-        "versions": {p: version(p) for p in ("imret", "numpy", "scipy")},
+        "versions": {"imret": __version__} | {p: version(p) for p in ("numpy", "scipy")},
     }
     kept = ranking if isinstance(ranking, Ranking) else None
     return Evaluation(table, summary, kept, truth)

@@ -44,7 +44,7 @@ def _package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        raise ExportError(f"{name} is not installed: pip install 'imret[export]'") from e
+        raise ExportError(f"{name} is not installed: pip install 'imretrieval[export]'") from e
 
 # %% ../../nbs/20_nets/40_export.ipynb #bce8f998
 Run = Callable[[np.ndarray], np.ndarray]  # Pictures `(B, 3, H, W)` to vectors `(B, D)`

@@ -178,7 +178,7 @@ def _extra(name: str):
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        raise TrainingError("training needs the extra: pip install 'imret[train]'") from e
+        raise TrainingError("training needs the extra: pip install 'imretrieval[train]'") from e
 
 
 class _Team:
