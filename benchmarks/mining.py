@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
     options = parser.parse_args()
 
-    town = load_dataset("tinytown-train", size=8, split="all")
+    town = load_dataset("tinytown_train", size=8, split="all")
     files = [town.images[i % len(town.images)] for i in range(options.photos)]
     net = create_embedder("efficientnet_lite0-gem")
     ready = inference_net(net)

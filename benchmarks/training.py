@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     options = parser.parse_args()
 
-    town, view = load_dataset("tinytown-train", size=8, split="all"), View(options.size, "square")
+    town, view = load_dataset("tinytown_train", size=8, split="all"), View(options.size, "square")
     rng = np.random.default_rng(0)
     batches = list(rng.integers(0, len(town.images), (options.tuples // 5, 5, 5)))
     how = create_embedder("efficientnet_lite0-gem").preprocess.interpolation

@@ -20,7 +20,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from imret.core import (
-    ImretError,
     Ranking,
     SpecError,
     StoreError,
@@ -36,6 +35,8 @@ from imret.datasets import (
 )
 from .evaluation import Comparison, Evaluation, compare, evaluate
 from imret.features import (
+    SCALES,
+    WHITENINGS,
     check_framing,
     describe,
     describe_set,
@@ -44,7 +45,7 @@ from imret.features import (
     read_whitening,
     resolutions,
 )
-from .names import parse_spec
+from .names import Registry, find_part, normal, unknown
 from .nets import create_embedder, read_name
 from .search import FlatIndex
 
@@ -85,7 +86,7 @@ class Axis:
     fits: bool
 
 
-AXES: dict[str, Axis] = {}
+AXES = Registry("axis")
 
 
 def register_axis(
@@ -100,7 +101,7 @@ def register_axis(
         raise SpecError(f"axis {name!r}: stage {stage!r} is not one of {', '.join(STAGES)}")
     if name in AXES or name in COLUMNS:
         raise SpecError(f"the name {name!r} of an axis is taken: choose another")
-    AXES[name] = Axis(name, stage, apply, check, fits)
+    AXES.register(name, Axis(name, stage, apply, check, fits))
 
 
 COLUMNS = (
@@ -124,7 +125,7 @@ def _check_scales(value: str | Sequence[float]) -> str | tuple[float, ...]:
     "A name, or factors as floats."
     if isinstance(value, str):
         resolutions(value, 1024)
-        return value
+        return str(normal(SCALES, find_part(SCALES, value), ["image_size"]))
     good = isinstance(value, tuple) and value and all(isinstance(s, int | float) for s in value)
     if not good or not all(0 < s < 100 for s in value):
         raise SpecError(f"scales {value!r} are not positive factors such as (1, 0.7071, 0.5)")
@@ -156,11 +157,8 @@ def _check_framing(name: str) -> Callable:
 
     def check(value: str | None) -> str:
         value = "none" if value is None else value
-        try:
-            check_framing(**{"crop": "before", "resize": "long"} | {name: value})
-        except ImretError as e:
-            raise SpecError(str(e)) from None
-        return value
+        how = {"crop": "before", "resize": "long"} | {name: value}
+        return dict(zip(how, check_framing(**how), strict=True))[name]
 
     return check
 
@@ -190,7 +188,7 @@ def _check_whitening(value: str | None) -> str | None:
     if value is None:
         return None
     read_whitening(value)
-    return str(parse_spec(value)[0])
+    return str(normal(WHITENINGS, find_part(WHITENINGS, value)))
 
 
 def _whiten(value: str | None, vectors: Vectors) -> Vectors:
@@ -239,8 +237,7 @@ def _read_axes(axes: Mapping[str, Sequence]) -> dict[str, list]:
         raise SpecError(f"axes are empty: give values for some of {', '.join(AXES)}")
     out = {}
     for name, values in axes.items():
-        if name not in AXES:
-            raise SpecError(f"unknown axis {name!r}: known are {', '.join(AXES)}")
+        name = AXES.find(name)
         if isinstance(values, str) or not isinstance(values, Sequence) or not len(values):
             raise SpecError(f"axis {name!r} takes a list of values, not {values!r}")
         out[name] = [AXES[name].check(_value(v)) for v in values]
@@ -309,7 +306,7 @@ class Ablation:
         known = list(inspect.signature(cls).parameters)
         for key in config:
             if key not in known:
-                raise SpecError(f"{file}: unknown key {key!r}, known are {', '.join(known)}")
+                raise SpecError(f"{file}: {unknown('key', key, known)}")
         for key, kind in (("dataset", str), ("axes", dict)):
             if not isinstance(config.get(key), kind):
                 raise SpecError(f'{file} needs dataset = "NAME" and a table [axes]')

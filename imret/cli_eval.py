@@ -41,7 +41,7 @@ class _Extractor:
     def __post_init__(self):
         from imret.features import check_framing, resolutions
 
-        check_framing(self.crop, self.resize)
+        self.crop, self.resize = check_framing(self.crop, self.resize)
         resolutions(self.scales, self.image_size)
 
     @cached_property
@@ -72,15 +72,15 @@ class _Extractor:
 def _scales(text: str) -> str | tuple[float, ...]:
     "A name, or `1,0.7071` as numbers."
     from imret.features.multiscale import SCALES
+    from imret.names import find_part, normal, unknown
 
-    known = ", ".join(sorted([*SCALES, "rmac"]))
-    if text in (*SCALES, "rmac"):
-        return text
+    if text.partition(":")[0] in SCALES:
+        return str(normal(SCALES, find_part(SCALES, text), ["image_size"]))
     try:
         scales = tuple(float(o) for o in text.split(","))
     except ValueError:
         raise DatasetError(
-            f"--scales {text!r} is none of {known}, and not a list such as 1,1.4142,0.7071"
+            f"--scales: {unknown('scales', text, SCALES)}; or give a list such as 1,1.4142,0.7071"
         ) from None
     if not all(0 < o < 100 for o in scales):
         raise DatasetError(f"--scales {text!r}: each scale is above 0 and below 100")
@@ -190,7 +190,8 @@ def _distractor_shards(name: str, extractor: _Extractor, whitening=None) -> list
 
     from imret.datasets import data_root, open_shards, write_shards
 
-    key = f"{name} {extractor} {extractor.net.fingerprint()}"
+    how = str(extractor).replace("half_more", "half-more").replace("same_scale", "same-scale")
+    key = f"{name} {how} {extractor.net.fingerprint()}"
     short = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = (extractor.cache or data_root() / "cache") / f"shards-{short}"
     distractors = _open_distractors(name, folder)
@@ -219,14 +220,14 @@ def evaluate_dataset(
     image_size: Size = 320,
     scales: Annotated[
         str,
-        typer.Option(help="Sizes to average: three, half-more, rmac, one; or 1,1.4142,0.7071."),
+        typer.Option(help="Sizes to average: three, half_more, rmac, one; or 1,1.4142,0.7071."),
     ] = "1",
     power: Annotated[
         str, typer.Option(help="Their mean: plain, net (its own exponent), or an exponent.")
     ] = "plain",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
     crop: Annotated[
-        str, typer.Option(help="Boxes are cut before resizing, after it, same-scale, or none.")
+        str, typer.Option(help="Boxes are cut before resizing, after it, same_scale, or none.")
     ] = "before",
     resize: Annotated[
         str, typer.Option(help="The size is that of the long side, or of a square.")

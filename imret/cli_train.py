@@ -22,7 +22,7 @@ def train_recipe(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run: last.pt, best.pth, log.csv.")] = ...,
     dataset: Annotated[
-        str | None, typer.Option(help="Set to learn from, as tinytown-train:size=60.")
+        str | None, typer.Option(help="Set to learn from, as tinytown_train:size=60.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ):

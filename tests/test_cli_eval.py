@@ -72,9 +72,9 @@ def by_hand(net, dataset, **way):
             "64 px x 1, 2, power of the net",
         ),
         (
-            "--scales half-more --power 2.5 --resize square --crop after",
-            {"scales": "half-more", "power": 2.5, "resize": "square", "crop": "after"},
-            "64 px x half-more, power 2.5, crop after, resize square",
+            "--scales half_more --power 2.5 --resize square --crop after",
+            {"scales": "half_more", "power": 2.5, "resize": "square", "crop": "after"},
+            "64 px x half_more, power 2.5, crop after, resize square",
         ),
     ],
 )
@@ -126,13 +126,13 @@ def test_what_is_judged_may_be_learned_from_only_if_said(evaluate, folders, caps
 @pytest.mark.parametrize(
     "options, said",
     [
-        ("--scales big", "half-more, one, rmac, three"),
+        ("--scales big", "half_more, one, rmac, three"),
         ("--scales 1,0", "above 0"),
         ("--scales rmac", "[-186, 64, 314]"),
         ("--power strong", "plain, net or a number"),
         ("--power -1", "plain, net or a number"),
         ("--power nan", "plain, net or a number"),
-        ("--crop first", "before, after, same-scale, none"),
+        ("--crop first", "after, before, none, same_scale"),
         ("--resize short", "long, square"),
         ("--whiten zca --fit-on emoji", "learned, pca"),
         ("--whiten pca:power=much --fit-on emoji", "power is a number from 0"),

@@ -9,35 +9,9 @@ from imret.core import (
     GroundTruth,
     ImretError,
     Ranking,
-    SpecError,
     TruthError,
     l2_normalize,
 )
-from imret.names import Part, format_spec, parse_spec
-
-NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
-VALUES = st.one_of(
-    st.integers(-99, 99), st.booleans(), st.floats(0.001, 99), NAMES, st.text(max_size=8)
-)
-PARTS = st.builds(
-    Part,
-    NAMES,
-    st.lists(VALUES, max_size=2).map(tuple),
-    st.dictionaries(NAMES, VALUES, max_size=2),
-)
-
-
-@given(st.lists(PARTS, min_size=1, max_size=4))
-def test_a_written_name_is_read_back(parts):
-    assert parse_spec(format_spec(parts)) == parts
-
-
-@pytest.mark.parametrize(
-    "bad", ["", " ", None, 3, "a--b", "-a", "a-", "gem:p=", "gem:=3", "gem:p=1,p=2"]
-)
-def test_bad_names_say_so(bad):
-    with pytest.raises(SpecError):
-        parse_spec(bad)
 
 
 @given(st.lists(st.lists(st.integers(-3, 3), min_size=5, max_size=5), min_size=1, max_size=4))

@@ -410,22 +410,22 @@ def test_uni_oxford(oxford, monkeypatch):
         Image.new("RGB", (64, 48)).save(path)
     monkeypatch.setenv("IMRET_DATA", str(oxford))
     with pytest.raises(DatasetError, match="6 database, not 5,063"):
-        load_dataset("uni-oxford")
+        load_dataset("uni_oxford")
     assert not (oxford / "uni-oxford").exists()
-    made = load_dataset("uni-oxford", complete=False, progress=False)
-    assert made.name == "uni-oxford" and len(made.images) == 6
+    made = load_dataset("uni_oxford", complete=False, progress=False)
+    assert made.name == "uni_oxford" and len(made.images) == 6
     assert made.boxes[0] == (8, 20, 240, 320)
-    padded = load_dataset("uni-oxford", complete=False, progress=False, shape="pad")
+    padded = load_dataset("uni_oxford", complete=False, progress=False, shape="pad")
     assert padded.images[0].is_relative_to(oxford / "uni-oxford-pad")
     counts = {"database": 6, "queries": 3, "landmarks": 2}
     small = dataclasses.replace(find_card("oxford5k"), counts=counts)
     monkeypatch.setitem(oxford_paris.CARDS, "oxford5k", small)
-    with pytest.raises(DatasetError, match="uni-oxford: 6 database, not 5,063"):
-        check_dataset("uni-oxford")
+    with pytest.raises(DatasetError, match="uni_oxford: 6 database, not 5,063"):
+        check_dataset("uni_oxford")
     with Image.open(made.images[0]) as image:
         image.resize((12, 9)).save(made.images[0])
     with pytest.raises(DatasetError, match=r"has \(12, 9\) pixels"):
-        check_dataset("uni-oxford")
+        check_dataset("uni_oxford")
 
 
 def test_folders_to_look_through(plain, tmp_path):
@@ -579,16 +579,16 @@ def test_gldv2_training(landmarks, monkeypatch):
     assert load_gldv2_clean(landmarks, leave_out={12}).labels == [7]
     with pytest.raises(DatasetError, match="has no landmark 13"):
         load_gldv2_clean(landmarks, leave_out={12, 13})
-    with pytest.raises(DatasetError, match="gldv2-clean: 3 images, not 1,580,470; 2 landmarks"):
-        check_dataset("gldv2-clean", landmarks)
+    with pytest.raises(DatasetError, match="gldv2_clean: 3 images, not 1,580,470; 2 landmarks"):
+        check_dataset("gldv2_clean", landmarks)
     counts = {"images": 2, "landmarks": 2}
     monkeypatch.setitem(
-        gldv2.CARDS, "gldv2-train", dataclasses.replace(find_card("gldv2-train"), counts=counts)
+        gldv2.CARDS, "gldv2_train", dataclasses.replace(find_card("gldv2_train"), counts=counts)
     )
-    assert check_dataset("gldv2-train", landmarks) == "2 images, 2 landmarks: as published"
+    assert check_dataset("gldv2_train", landmarks) == "2 images, 2 landmarks: as published"
     (train.images[0]).unlink()
     with pytest.raises(DatasetError, match="1 of 2 images are missing"):
-        check_dataset("gldv2-train", landmarks)
+        check_dataset("gldv2_train", landmarks)
     (landmarks / "gldv2/metadata/train.csv").write_text("id,landmark_id\n0a1,x\n")
     with pytest.raises(DatasetError, match="landmark_id is a whole number"):
         load_gldv2_train(landmarks)

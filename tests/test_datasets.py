@@ -123,9 +123,9 @@ def test_load_unknown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").touch()
     for given_, message in [
-        ("fotos", "known names are .*photos"),
-        ("", "known names are .*photos"),
-        (tmp_path / "none", "is not a file or folder here"),
+        ("fotos", "known are .*did you mean photos"),
+        ("", "known are .*photos"),
+        (tmp_path / "none", "unknown dataset, file or folder"),
         ("notes.txt", "is no set: give a folder"),
         (tmp_path, "holds no image"),
     ]:

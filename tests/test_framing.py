@@ -45,7 +45,7 @@ def plain(pixels, box, size, crop, resize):
     part = image.crop((round(x1), round(y1), round(x2), round(y2)))
     if crop == "before":
         return part.resize(fit(*part.size), Image.BICUBIC)
-    if crop == "same-scale":
+    if crop == "same_scale":
         fx, fy = (size / w, size / h) if resize == "square" else (size / max(w, h),) * 2
         new = max(round(part.width * fx), 1), max(round(part.height * fy), 1)
         return part.resize(new, Image.BICUBIC)
@@ -150,7 +150,7 @@ def test_images_smaller_than_the_stride(net, crop, shape):
         assert min(seen.shape[:2]) >= net.stride and (seen == 99).all()
 
 
-@pytest.mark.parametrize("crop", ["before", "after", "same-scale"])
+@pytest.mark.parametrize("crop", ["before", "after", "same_scale"])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(
     "box, said",
@@ -176,9 +176,9 @@ def test_boxes_that_are_none(net, crop, flip, box, said):
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        ({"crop": "first"}, "crop is one of before, after, same-scale, none, not 'first'"),
-        ({"crop": None}, "crop is one of"),
-        ({"resize": "short"}, "resize is one of long, square, not 'short'"),
+        ({"crop": "first"}, "unknown crop 'first': known are after, before, none, same_scale"),
+        ({"crop": None}, "unknown crop None"),
+        ({"resize": "short"}, "unknown resize 'short': known are long, square"),
         ({"resize": "square", "image_size": None}, "needs an image_size"),
     ],
 )

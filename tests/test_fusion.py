@@ -124,8 +124,8 @@ def test_dimensions_of_the_study():
 def test_leak_is_guarded():
     with pytest.raises(WhiteningError, match="allow_test_fit=True"):
         fit_whitening(MultiLayerFusion(), "oxford5k", maps(), evaluated="roxford5k")
-    fitted = fit_whitening(MultiLayerFusion(), "tinytown-train", maps(), evaluated="tinytown")
-    assert fitted.fitted_on_ == "tinytown-train"
+    fitted = fit_whitening(MultiLayerFusion(), "tinytown_train", maps(), evaluated="tinytown")
+    assert fitted.fitted_on_ == "tinytown_train"
 
 
 GOOD = maps()
@@ -237,12 +237,12 @@ def test_all_zeros_is_told():
 )
 def test_saved_and_read(tmp_path, how):
     file = tmp_path / "f.npz"
-    fitted = MultiLayerFusion(**how).fit(maps(), fitted_on="tinytown-train")
+    fitted = MultiLayerFusion(**how).fit(maps(), fitted_on="tinytown_train")
     fitted.save(file)
     again = MultiLayerFusion.load(file)
     test = maps(8, seed=5)
     assert np.array_equal(again.transform(test), fitted.transform(test))
-    assert again.fitted_on_ == "tinytown-train" and again.weights_ == fitted.weights_
+    assert again.fitted_on_ == "tinytown_train" and again.weights_ == fitted.weights_
     assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
     fresh = maps(seed=6)
     assert np.allclose(again.fit(fresh).transform(test), fitted.fit(fresh).transform(test))

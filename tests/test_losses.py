@@ -590,7 +590,7 @@ def test_labels_that_are_no_class(name):
     ("name", "kwargs", "message"),
     [
         ("tripel", {}, "known are"),
-        ("triplet-sos", {}, "known are"),
+        ("triplet-sos", {}, "a loss is one part"),
         ("triplet", {"margni": 1}, "takes margin, squared, eps"),
         ("triplet:margin=1", {"margin": 2}, "margin"),
         ("triplet", {"margin": -1}, "margin must be 0 or more"),

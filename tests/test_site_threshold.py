@@ -54,7 +54,7 @@ def test_every_number_at_many_thresholds(explorer, tables):
 
 
 def test_three_nets_in_the_tutorial(page, site):
-    clips = load_dataset("tinytown-clips")
+    clips = load_dataset("tinytown_clips")
     images, origin = clips.images[::4], clips.labels[::4]
     page.goto(f"{site}/tutorials/choosing_a_threshold.html")
     explorer = page.locator(".imret-threshold")

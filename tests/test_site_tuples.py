@@ -12,7 +12,7 @@ from imret.training.tuples import TuplePool
 @pytest.fixture(scope="module")
 def mined():
     "The first draw of the page, and the names of its pictures."
-    town = load_dataset("tinytown-train", size=8, split="all", progress=False)
+    town = load_dataset("tinytown_train", size=8, split="all", progress=False)
     pool = TuplePool.from_town(town)
     net = create_embedder("efficientnet_lite0-gem")
     miner = HardNegatives(n=3, queries=1000, seed=1, image_size=160)

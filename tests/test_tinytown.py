@@ -228,15 +228,15 @@ def test_seed(seed, tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 2001, -4, 3.5, "many"])
 def test_size(size, tmp_path):
     with pytest.raises(DatasetError, match="size is"):
-        load_dataset("tinytown-train", size=size, root=tmp_path)
+        load_dataset("tinytown_train", size=size, root=tmp_path)
 
 
 def test_split_and_options(tmp_path):
     with pytest.raises(DatasetError, match="not one of train, validation, all"):
-        load_dataset("tinytown-train", split="test", root=tmp_path)
+        load_dataset("tinytown_train", split="test", root=tmp_path)
     with pytest.raises(DatasetError, match="the town of the test set"):
-        load_dataset("tinytown-train", seed=tinytown.SEED, root=tmp_path)
-    with pytest.raises(DatasetError, match="no option 'colour'"):
+        load_dataset("tinytown_train", seed=tinytown.SEED, root=tmp_path)
+    with pytest.raises(DatasetError, match="keyword argument 'colour'"):
         load_dataset("tinytown", colour="red")
 
 
@@ -290,7 +290,7 @@ def test_check_of_what_is_not_there(tmp_path):
 
 
 def test_clips():
-    clips = load_dataset("tinytown-clips")
+    clips = load_dataset("tinytown_clips")
     groups = tinytown_clips.origin_groups(clips)
     assert sum(map(len, groups.values())) >= 300
     assert sum(len(g) > 1 for g in groups.values()) == tinytown_clips.PLACES

@@ -67,7 +67,7 @@ def pictures(tmp_path_factory) -> tuple[list[Path], np.ndarray]:
 
 
 def make(
-    pictures, out=None, epochs=3, kind="tuple", lr=1e-2, view="random-square", by="sgd", **options
+    pictures, out=None, epochs=3, kind="tuple", lr=1e-2, view="random_square", by="sgd", **options
 ):
     "A trainer of a small net."
     files, labels = pictures
@@ -95,7 +95,7 @@ def weights(trainer) -> torch.Tensor:
 # --- what is computed
 
 
-@pytest.mark.parametrize("view", ["random-square", "whole"])
+@pytest.mark.parametrize("view", ["random_square", "whole"])
 @pytest.mark.parametrize("kind", ["tuple", "batch"])
 def test_bare_loop(pictures, kind, view):
     "An epoch is what a loop without any trainer does."

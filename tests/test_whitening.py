@@ -206,10 +206,10 @@ def test_a_label_with_very_many_vectors():
 def test_saved_and_read(tmp_path, whitening):
     x, pairs = labelled()
     file = tmp_path / "w.npz"
-    whitening.fit(x, pairs, fitted_on="tinytown-train").save(file)
+    whitening.fit(x, pairs, fitted_on="tinytown_train").save(file)
     again = Whitening.load(file)
     assert type(again) is type(whitening) and repr(again) == repr(whitening)
-    assert (again.fitted_on_, again.rank_) == ("tinytown-train", whitening.rank_)
+    assert (again.fitted_on_, again.rank_) == ("tinytown_train", whitening.rank_)
     assert np.array_equal(again.transform(x), whitening.transform(x))
     assert np.allclose(again.eigenvalues_, whitening.eigenvalues_)
     assert [p.name for p in tmp_path.iterdir()] == ["w.npz"]
@@ -338,6 +338,6 @@ def test_fitted_on_the_judged_set(fitted_on, evaluated):
 
 @pytest.mark.parametrize("evaluated", [None, [], "tinytown", ["photos", "oxford5k"]])
 def test_fitted_on_another_set(evaluated, recwarn):
-    w = fit_whitening(LearnedWhitening(), "tinytown-train", X, PAIRS, evaluated)
-    assert w.fitted_on_ == "tinytown-train" and not len(recwarn)
+    w = fit_whitening(LearnedWhitening(), "tinytown_train", X, PAIRS, evaluated)
+    assert w.fitted_on_ == "tinytown_train" and not len(recwarn)
     guard_fit(None, evaluated)

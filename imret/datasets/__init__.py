@@ -92,6 +92,7 @@ from imret.datasets.oxford_paris import (
 )
 from imret.datasets.photos import load_photos
 from imret.datasets.registry import (
+    DATASETS,
     DatasetCard,
     check_dataset,
     dataset_state,
@@ -136,6 +137,7 @@ from imret.datasets.url_lists import (
 )
 
 __all__ = [
+    "DATASETS",
     "PARIS_CORRUPT",
     "CentreCrop",
     "CompactDataset",

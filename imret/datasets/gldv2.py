@@ -40,8 +40,8 @@ _BUCKET = "https://s3.amazonaws.com/google-landmark"
 _TARS = {"index": 100, "test": 20, "train": 500}
 _SPLITS = {
     "gldv2": ("index", "test"),
-    "gldv2-clean": ("train",),
-    "gldv2-train": ("train",),
+    "gldv2_clean": ("train",),
+    "gldv2_train": ("train",),
 }
 
 
@@ -87,7 +87,7 @@ CARDS = {
             queries=1_129,
         ),
         _card(
-            "gldv2-clean",
+            "gldv2_clean",
             "Google Landmarks v2 to learn from, cleaned; knows landmarks of ROxford and RParis",
             "training",
             "Yokoo et al. 2020",
@@ -98,7 +98,7 @@ CARDS = {
             landmarks=81_313,
         ),
         _card(
-            "gldv2-train",
+            "gldv2_train",
             "All training images of Google Landmarks v2",
             "training",
             "Weyand et al. 2020",
@@ -211,7 +211,7 @@ def _load_train(name: str, root: str | Path | None, ids: pd.Series, labels: pd.S
     return LabelledImages(name, gldv2_paths(folder, ids), numbers, splits={"train": everything})
 
 
-@register_dataset("gldv2-clean", CARDS["gldv2-clean"])
+@register_dataset("gldv2_clean", CARDS["gldv2_clean"])
 def load_gldv2_clean(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
     leave_out: Collection[int] = (),  # Landmarks not to learn from, such as those of a test set
@@ -222,25 +222,25 @@ def load_gldv2_clean(
     the paths alone take about 1.1 GB of memory.
     Raises `DatasetError` where the table or the folder is missing, or lacks one of `leave_out`."""
     columns = ["landmark_id", "images"]
-    table = _read_table(_table_file("gldv2-clean", 0, root), columns)
+    table = _read_table(_table_file("gldv2_clean", 0, root), columns)
     unwanted = {str(n) for n in leave_out}
     unknown = sorted(unwanted - set(table["landmark_id"]))
     if unknown:
-        raise DatasetError(f"gldv2-clean has no landmark {unknown[0]}: leave_out takes its numbers")
+        raise DatasetError(f"gldv2_clean has no landmark {unknown[0]}: leave_out takes its numbers")
     table = table[~table["landmark_id"].isin(unwanted)]
     rows = table.assign(images=table["images"].str.split()).explode("images")
-    return _load_train("gldv2-clean", root, rows["images"], rows["landmark_id"])
+    return _load_train("gldv2_clean", root, rows["images"], rows["landmark_id"])
 
 
-@register_dataset("gldv2-train", CARDS["gldv2-train"])
+@register_dataset("gldv2_train", CARDS["gldv2_train"])
 def load_gldv2_train(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
 ) -> LabelledImages:  # 4,132,914 images in the order of train.csv; split `train` has all
     """All training images of Google Landmarks v2 (Weyand et al. 2020).
 
     Images are not looked for. Raises `DatasetError` where the table or the folder is missing."""
-    table = _read_table(_table_file("gldv2-train", 0, root), ["id", "landmark_id"])
-    return _load_train("gldv2-train", root, table["id"], table["landmark_id"])
+    table = _read_table(_table_file("gldv2_train", 0, root), ["id", "landmark_id"])
+    return _load_train("gldv2_train", root, table["id"], table["landmark_id"])
 
 # %% ../../nbs/10_datasets/46_gldv2.ipynb #b19ba8a8
 def _look_for(card: DatasetCard, folder: Path, ids: Sequence[str]) -> None:
@@ -271,20 +271,20 @@ def check_gldv2(
     return card.check_counts(counts)
 
 
-@register_check("gldv2-clean")
+@register_check("gldv2_clean")
 def check_gldv2_clean(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
 ) -> str:  # What was counted
     "Count the cleaned part and look for each file. Raises `DatasetError` where it differs."
-    return _check_train("gldv2-clean", load_gldv2_clean(root), root)
+    return _check_train("gldv2_clean", load_gldv2_clean(root), root)
 
 
-@register_check("gldv2-train")
+@register_check("gldv2_train")
 def check_gldv2_train(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
 ) -> str:  # What was counted
     "Count the training part and look for each file. Raises `DatasetError` where it differs."
-    return _check_train("gldv2-train", load_gldv2_train(root), root)
+    return _check_train("gldv2_train", load_gldv2_train(root), root)
 
 
 def _check_train(name: str, part: LabelledImages, root: str | Path | None) -> str:
@@ -328,19 +328,19 @@ def get_gldv2(
     return _get("gldv2", root, progress)
 
 
-@register_get("gldv2-clean")
+@register_get("gldv2_clean")
 def get_gldv2_clean(
     root: Path,  # Folder for data
     progress: bool = True,  # Show bars
 ) -> Path:  # The folder of the set
     "Download the table of the cleaned part and all 500 tar files of train."
-    return _get("gldv2-clean", root, progress)
+    return _get("gldv2_clean", root, progress)
 
 
-@register_get("gldv2-train")
+@register_get("gldv2_train")
 def get_gldv2_train(
     root: Path,  # Folder for data
     progress: bool = True,  # Show bars
 ) -> Path:  # The folder of the set
     "Download the table of train and all its 500 tar files."
-    return _get("gldv2-train", root, progress)
+    return _get("gldv2_train", root, progress)

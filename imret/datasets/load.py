@@ -6,39 +6,28 @@
 __all__ = ['load_dataset', 'load_benchmark']
 
 # %% ../../nbs/10_datasets/90_load.ipynb #f1c67369
-import inspect
 from pathlib import Path
 
 from ..core import DatasetError
 from .base import RetrievalDataset
 from .distractors import Distractors
 from .own import load_folders, load_manifest
-from .registry import find_dataset, list_datasets
+from .registry import DATASETS, list_datasets
 from .revisited import load_revisited
 from .splits import LabelledImages, TrainingPairs
-from ..names import parse_spec
+from ..names import create, unknown
 
 # %% ../../nbs/10_datasets/90_load.ipynb #f373ebfa
 def load_dataset(
     name_or_path: str | Path,  # One of `list_datasets()`, or a folder, table or `gnd_NAME.pkl`
-    **options,  # Of the set's own loader, such as `size=` of tinytown-train; a path has none
+    **options,  # Of the set's own loader, such as `size=` of tinytown_train; a path has none
 ) -> RetrievalDataset | LabelledImages | TrainingPairs | Distractors:  # What the name stands for
     """A set by its name, or from files of one's own.
 
     Options may stand in the name: `"cub200:split=unseen"`. Raises `DatasetError` that says what is
     wrong, or which names are known."""
-    if isinstance(name_or_path, str) and find_dataset(name_or_path.partition(":")[0]):
-        name_or_path, _, tail = name_or_path.partition(":")
-        options = parse_spec(f"options:{tail}")[0].kwargs | options if tail else options
-    load = find_dataset(name_or_path) if isinstance(name_or_path, str) else None
-    if load:
-        known = inspect.signature(load).parameters
-        for option in options:
-            if option not in known:
-                raise DatasetError(
-                    f"{name_or_path} has no option {option!r}: it has {', '.join(known)}"
-                )
-        return load(**options)
+    if isinstance(name_or_path, str) and name_or_path.partition(":")[0] in DATASETS:
+        return create(DATASETS, name_or_path, **options)
     if options:
         raise DatasetError(
             f"{name_or_path!r} is not one of {', '.join(list_datasets())}, and only these have "
@@ -58,10 +47,7 @@ def load_dataset(
         if path.suffix.lower() in (".csv", ".parquet"):
             return load_manifest(path)
         raise DatasetError(f"{path} is no set: give a folder, a .csv or .parquet, or gnd_NAME.pkl")
-    raise DatasetError(
-        f"no dataset {str(name_or_path)!r}: it is not a file or folder here, and the known names "
-        f"are {', '.join(list_datasets())}"
-    )
+    raise unknown("dataset, file or folder", str(name_or_path), DATASETS, DatasetError)
 
 # %% ../../nbs/10_datasets/90_load.ipynb #fd1130b0
 def load_benchmark(

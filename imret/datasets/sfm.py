@@ -149,7 +149,7 @@ def cid_path(
 _HOME = "http://cmp.felk.cvut.cz/cnnimageretrieval"
 _SFM = {"kind": "training", "source": "Radenović et al. 2018", "page": _HOME}
 SFM_120K = DatasetCard(
-    "retrieval-sfm-120k",
+    "retrieval_sfm_120k",
     "Flickr photographs in 3D models, with matching pairs",
     counts={"train images": 91_642, "validation images": 6_403},
     size="more than 50 GB",
@@ -162,18 +162,18 @@ SFM_120K = DatasetCard(
     **_SFM,
 )
 SFM_30K = DatasetCard(
-    "retrieval-sfm-30k",
-    "The smaller, earlier list over the images of retrieval-sfm-120k",
+    "retrieval_sfm_30k",
+    "The smaller, earlier list over the images of retrieval_sfm_120k",
     counts={"train images": 22_156, "validation images": 6_403},
     files=(RemoteFile(f"{_HOME}/data/train/dbs/retrieval-SfM-30k-whiten.pkl"),),
-    how="its images are those of retrieval-sfm-120k, and its pairs are published for MATLAB only: "
+    how="its images are those of retrieval_sfm_120k, and its pairs are published for MATLAB only: "
     "write train and val of retrieval-SfM-30k.mat as retrieval-SfM-30k.pkl, positions from 0",
     place="retrieval-SfM-30k",
     **_SFM,
 )
 
 # %% ../../nbs/10_datasets/62_sfm.ipynb #3bd5bef0
-@register_dataset("retrieval-sfm-120k", SFM_120K)
+@register_dataset("retrieval_sfm_120k", SFM_120K)
 def load_retrieval_sfm_120k(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
     split: str = "train",  # `train`, `val`, or `whiten`: pairs without clusters, to learn whitening
@@ -184,7 +184,7 @@ def load_retrieval_sfm_120k(
     return _load_sfm(SFM_120K, root, split)
 
 
-@register_dataset("retrieval-sfm-30k", SFM_30K)
+@register_dataset("retrieval_sfm_30k", SFM_30K)
 def load_retrieval_sfm_30k(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
     split: str = "train",  # `train`, `val`, or `whiten`: pairs without clusters, to learn whitening
@@ -229,7 +229,7 @@ def need_images(
     return pairs
 
 # %% ../../nbs/10_datasets/62_sfm.ipynb #7e4740b2
-@register_check("retrieval-sfm-120k")
+@register_check("retrieval_sfm_120k")
 def check_retrieval_sfm_120k(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
 ) -> str:  # What was counted
@@ -237,7 +237,7 @@ def check_retrieval_sfm_120k(
     return _check_sfm(SFM_120K, root)
 
 
-@register_check("retrieval-sfm-30k")
+@register_check("retrieval_sfm_30k")
 def check_retrieval_sfm_30k(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
 ) -> str:  # What was counted

@@ -423,7 +423,7 @@ def load_tinytown(
 
 
 TRAIN_CARD = DatasetCard(
-    "tinytown-train",
+    "tinytown_train",
     "Another rendered town, to learn from: other buildings, other styles",
     "training",
     "imret",
@@ -434,7 +434,7 @@ TRAIN_CARD = DatasetCard(
 )
 
 
-@register_dataset("tinytown-train", TRAIN_CARD)
+@register_dataset("tinytown_train", TRAIN_CARD)
 def load_tinytown_train(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
     size: int = TRAIN_LANDMARKS,  # Landmarks, of both splits together; from 2 to `MOST_LANDMARKS`
@@ -459,7 +459,7 @@ def load_tinytown_train(
     render_missing(folder, jobs, render_place, seed, n_jobs, progress)
     parts = {"train": [j for j in jobs if j.number % 8 != 1], "all": jobs}
     parts["validation"] = [j for j in jobs if j.number % 8 == 1]
-    return Tinytown(f"tinytown-{split if split != 'all' else 'train-all'}", folder, parts[split])
+    return Tinytown(f"tinytown_{split if split != 'all' else 'train_all'}", folder, parts[split])
 
 
 def _whole(value: int, what: str) -> int:

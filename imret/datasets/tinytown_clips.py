@@ -154,7 +154,7 @@ def _render_clips(town: Town, job: _Clips, folder: Path) -> None:
 
 
 CARD = DatasetCard(
-    "tinytown-clips",
+    "tinytown_clips",
     "Short clips, copies that were cut and recompressed, look-alikes filmed next door",
     "frames",
     "imret",
@@ -166,7 +166,7 @@ CARD = DatasetCard(
 )
 
 
-@register_dataset("tinytown-clips", CARD)
+@register_dataset("tinytown_clips", CARD)
 def load_tinytown_clips(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
     n_jobs: int | None = None,  # Processes for rendering it; None: one a core
@@ -189,7 +189,7 @@ def load_tinytown_clips(
         positive.append(np.flatnonzero(of_origin & ~own))
         junk.append(np.flatnonzero(own))
     return RetrievalDataset(
-        "tinytown-clips",
+        "tinytown_clips",
         images,
         [images[i] for i in asked],
         GroundTruth(positive=positive, junk=junk, groups=list(table.loc[asked, "origin"])),
@@ -212,7 +212,7 @@ def _read_tables(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-@register_check("tinytown-clips")
+@register_check("tinytown_clips")
 def check_tinytown_clips(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
 ) -> str:  # What was checked, in a sentence

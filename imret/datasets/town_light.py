@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core import DatasetError
 from .town_street import seamless_noise
+from ..names import unknown
 
 # %% ../../nbs/10_datasets/55_town_light.ipynb #9b14b8b4
 LIGHTS = {"sun": 0.52, "overcast": 0.30, "dusk": 0.08, "night": 0.06, "haze": 0.04}  # chances
@@ -60,7 +61,7 @@ def draw_light(
 ) -> Light:  # One light
     "Draw the light of one photograph."
     if kind is not None and kind not in LIGHTS:
-        raise DatasetError(f"unknown light {kind!r}: known are {', '.join(LIGHTS)}")
+        raise unknown("light", kind, LIGHTS, DatasetError)
     bounds = np.cumsum(list(LIGHTS.values()))
     drawn = list(LIGHTS)[int(np.searchsorted(bounds[:-1], rng.random() * bounds[-1], side="right"))]
     azimuth, elevation = rng.uniform(-1.5, 1.5), rng.uniform(0.35, 1.1)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core import DatasetError
 from .town_surfaces import Surface, colour
+from ..names import unknown
 
 # %% ../../nbs/10_datasets/53_town_street.ipynb #69b89a36
 def seamless_noise(
@@ -283,7 +284,7 @@ def tree(
 ) -> Surface:  # Of size `SIZES["tree"]`
     "A tree that branches again and again, and carries leaves at its ends."
     if season not in SEASONS:
-        raise DatasetError(f"unknown season {season!r}: known are {', '.join(SEASONS)}")
+        raise unknown("season", season, SEASONS, DatasetError)
     sketch = Sketch(SIZES["tree"], 36)
     lean, width = rng.normal() * 0.05, rng.uniform(0.3, 0.45)
     branches, tips = _grow(rng, np.zeros(2), lean, 2.2, width, 4)

@@ -151,7 +151,7 @@ def _move_box(path: Path, box: tuple | None, size: tuple[int, int], shape: str) 
 
 # %% ../../nbs/10_datasets/43_uniform.ipynb #8f78aa96
 UNI_OXFORD = DatasetCard(
-    "uni-oxford",
+    "uni_oxford",
     "Oxford5k with every image stretched to 512 x 384 pixels, as in studies of distillation",
     "landmarks",
     "Philbin et al. 2007",
@@ -160,10 +160,11 @@ UNI_OXFORD = DatasetCard(
     counts={"database": 5063, "queries": 55},
     how="it is made of oxford5k, which has to be there",
     made=True,
+    place="uni-oxford",
 )
 
 
-@register_dataset("uni-oxford", UNI_OXFORD)
+@register_dataset("uni_oxford", UNI_OXFORD)
 def load_uni_oxford(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
     shape: str = "stretch",  # Of images of other proportions: one of `SHAPES`
@@ -173,14 +174,13 @@ def load_uni_oxford(
     """Oxford5k in one size, made below `uni-oxford`, or `uni-oxford-pad`, on first use.
 
     Raises `DatasetError` where `oxford5k` is not there."""
-    name = "uni-oxford" + ("" if shape == "stretch" else f"-{shape}")
-    folder = UNI_OXFORD.folder(root).with_name(name)
-    return make_uniform(
-        load_oxford5k(root, complete), folder, shape=shape, name=name, progress=progress
-    )
+    other = "" if shape == "stretch" else f"-{shape}"
+    folder = UNI_OXFORD.folder(root).with_name(UNI_OXFORD.place + other)
+    oxford, name = load_oxford5k(root, complete), UNI_OXFORD.name + other
+    return make_uniform(oxford, folder, shape=shape, name=name, progress=progress)
 
 
-@register_check("uni-oxford")
+@register_check("uni_oxford")
 def check_uni_oxford(
     root: str | Path | None = None,  # Folder for data; None: `data_root()`
 ) -> str:  # What was counted

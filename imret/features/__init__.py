@@ -12,18 +12,24 @@ from imret.features.images import (
 )
 from imret.features.importers import import_whitening
 from imret.features.multiscale import (
+    SCALES,
     combine_scales,
+    create_scales,
     describe,
     extract_multiscale,
+    register_scales,
     resolutions,
     scale_power,
 )
 from imret.features.named import (
+    WHITENINGS,
+    create_whitening,
     describe_set,
     fit_named,
     guard_sets,
     matching_of,
     read_whitening,
+    register_whitening,
 )
 from imret.features.whitening import (
     LearnedWhitening,
@@ -42,11 +48,15 @@ __all__ = [
     "Moments",
     "MultiLayerFusion",
     "PCAWhitening",
+    "SCALES",
     "VectorCache",
+    "WHITENINGS",
     "Whitening",
     "WhiteningError",
     "check_framing",
     "combine_scales",
+    "create_scales",
+    "create_whitening",
     "crop_image",
     "decode_image",
     "describe",
@@ -65,6 +75,8 @@ __all__ = [
     "moments",
     "read_image",
     "read_whitening",
+    "register_scales",
+    "register_whitening",
     "resize_image",
     "resolutions",
     "scale_power",

@@ -30,7 +30,7 @@ def image_key(
     else:
         about, data = "", source
     box = None if box is None or crop == "none" else tuple(float(o) for o in box)
-    when = "" if box is None or crop == "before" else f" {crop}"
+    when = "" if box is None or crop == "before" else f" {crop.replace('_', '-')}"
     h = hashlib.sha256(data)
     h.update(f"{about} {box}{when}".encode())
     return h.hexdigest()[:32].encode()

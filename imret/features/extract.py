@@ -18,6 +18,7 @@ from PIL import Image
 from ..core import ImageError, ImretError, l2_normalize, progress_bar
 from .cache import VectorCache, image_key
 from .images import CROPS, RESIZES, frame_image, read_bytes, read_image
+from ..names import choose
 
 # %% ../../nbs/30_features/10_extract.ipynb #15729586
 class Workers:
@@ -154,7 +155,7 @@ def extract(
     errors: list | None = None,  # Gets (position, `ImageError`) for each image skipped
     cache_dir: str | Path | None = None,  # Where finished vectors are kept, so that work resumes
     progress: bool = True,  # Whether to show a bar
-    crop: str = "before",  # When boxes are cut: `before` resizing, `after`, `same-scale`, `none`
+    crop: str = "before",  # When boxes are cut: `before` resizing, `after`, `same_scale`, `none`
     resize: str = "long",  # Or `square`: both sides become `image_size`
 ) -> np.ndarray:  # Unit vectors `(N, D)` float32
     """Describe images by a net, a row each, in their order.
@@ -167,7 +168,7 @@ def extract(
 
     from imret.nets.inference import inference_net
 
-    check_framing(crop, resize, image_size)
+    crop, resize = check_framing(crop, resize, image_size)
     images, boxes = _checked(images, boxes, image_size, scales, batch_size, on_error)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     ready = inference_net(net, dtype, device)
@@ -226,13 +227,12 @@ def check_framing(
     crop: str,  # Of `CROPS`
     resize: str,  # Of `RESIZES`
     image_size: int | None = 320,  # None goes with `long` only
-) -> None:
-    "Raises `ImretError` for what is none of these."
-    for name, value, known in (("crop", crop, CROPS), ("resize", resize, RESIZES)):
-        if value not in known:
-            raise ImretError(f"{name} is one of {', '.join(known)}, not {value!r}")
+) -> tuple[str, str]:  # Crop and resize in their one spelling
+    "Raises `SpecError` for what is none of these, `ImretError` for a square without a size."
+    crop, resize = choose("crop", crop, CROPS), choose("resize", resize, RESIZES)
     if resize == "square" and image_size is None:
         raise ImretError("resize='square' needs an image_size: an image's own size is no square")
+    return crop, resize
 
 
 def _checked(images, boxes, image_size, scales, batch_size, on_error) -> tuple[Sequence, Sequence]:

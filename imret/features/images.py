@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core import ImageError
+from ..names import choose
 
 # %% ../../nbs/30_features/00_images.ipynb #409c619f
 def to_rgb(
@@ -212,7 +213,7 @@ def _to_shape(pixels: np.ndarray, shape: tuple, interpolation: str) -> np.ndarra
     return x[0].permute(1, 2, 0).contiguous().numpy()
 
 # %% ../../nbs/30_features/00_images.ipynb #84a15215
-CROPS = ("before", "after", "same-scale", "none")
+CROPS = ("before", "after", "same_scale", "none")
 
 
 def frame_image(
@@ -230,13 +231,14 @@ def frame_image(
     """Cut and resize, in the order of a protocol; without a box all orders are one.
 
     Raises `ImageError` for a box that is empty or wholly outside."""
+    crop = choose("crop", crop, CROPS)
     part = crop_image(pixels, None if crop == "none" else box, name)
     whole = part if crop == "before" else pixels
     size = (image_size or max(whole.shape[:2])) * scale
     if part is whole:
         return resize_image(part, size, interpolation, min_side, resize)
     shape = whole.shape[:2]
-    if crop == "same-scale":
+    if crop == "same_scale":
         factors = _factors(shape, size, resize)
         h, w = (max(round(n * f), min_side) for n, f in zip(part.shape, factors, strict=False))
         return _to_shape(part, (h, w), interpolation)

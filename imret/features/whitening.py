@@ -421,10 +421,11 @@ def guard_fit(
 ) -> None:
     """Keep what is fitted apart from what is judged, by name and without arguments.
 
-    Raises `WhiteningError` where both are of the same photographs; warns instead if allowed."""
+    In a name `-` is as good as `_`. Raises `WhiteningError` where both are of the same
+    photographs; warns instead if allowed."""
 
     def photos_of(name: str) -> str:
-        first = str(name).partition(":")[0].strip().lower()
+        first = str(name).partition(":")[0].strip().lower().replace("-", "_")
         return SAME_PHOTOS.get(first, first)
 
     names = [evaluated] if isinstance(evaluated, str) else list(evaluated or ())
@@ -439,7 +440,7 @@ def guard_fit(
 
 def fit_whitening(
     whitening: Whitening,  # Or anything else that is fitted as one is
-    dataset_name: str,  # Where the vectors come from, such as `tinytown-train`
+    dataset_name: str,  # Where the vectors come from, such as `tinytown_train`
     vectors: np.ndarray,  # `(N, D)`, or what else its `fit` takes
     pairs: np.ndarray | tuple | None = None,  # As `fit` takes them
     evaluated: str | Iterable[str] | None = None,  # What will be judged with it

@@ -43,6 +43,8 @@ from imret.training.optimizers import (
     create_optimizer,
     create_schedule,
     parameter_groups,
+    register_optimizer,
+    register_schedule,
     set_rates,
 )
 from imret.training.order import OrderAwareLoss
@@ -120,6 +122,8 @@ __all__ = [
     "read_log",
     "read_recipe",
     "register_loss",
+    "register_optimizer",
+    "register_schedule",
     "semihard_triplets",
     "set_rates",
     "sign_codes",

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import SpecError
-from ..names import parse_spec
+from ..names import parse_spec, unknown
 from imret.training.losses import (
     Loss,
     TrainingError,
@@ -284,8 +284,7 @@ def _peer(kind: str, what: str | nn.Module, parameters: dict) -> nn.Module:
     part, *more = parse_spec(what)
     classes = {n: o for n, o in known.items() if inspect.isclass(o) and issubclass(o, nn.Module)}
     if part.name not in classes or more:
-        names = ", ".join(sorted(classes))
-        raise SpecError(f"pytorch-metric-learning's {kind} have no {what!r}: known are {names}")
+        raise unknown(f"name among the {kind} of pytorch-metric-learning", what, classes, most=99)
     try:
         return classes[part.name](*part.args, **part.kwargs, **parameters)
     except TypeError as e:

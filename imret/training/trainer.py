@@ -458,7 +458,7 @@ class Trainer:
         if not isinstance(state, dict) or state.get("imret_training") != VERSION:
             raise TrainingError(f"{file} is no checkpoint of this trainer: name another folder")
         then, now = state["settings"], self.settings
-        changed = [k for k in {**then, **now} if then.get(k) != now.get(k)]
+        changed = [k for k in {**then, **now} if _spelled(then, k) != _spelled(now, k)]
         if changed:
             told = "; ".join(f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in changed)
             raise TrainingError(f"{file} was trained with other settings: {told}")
@@ -516,7 +516,7 @@ class Trainer:
                     writer.add_scalar(name, value, row["epoch"])
 
 
-_PLAIN = {"whole": "whole", "square": "square", "random-square": "square", "random-crop": "square"}
+_PLAIN = {"whole": "whole", "square": "square", "random_square": "square", "random_crop": "square"}
 
 
 def _plain(value):
@@ -528,6 +528,13 @@ def _columns(name: str, dataset: RetrievalDataset) -> list[str]:
     "How the log calls the mAPs of a set."
     protocols = dataset.truth.protocols
     return [f"{name}_mAP" + (f"_{p}" if len(protocols) > 1 else "") for p in protocols]
+
+
+def _spelled(settings: Mapping, key: str) -> str | None:
+    "A setting; where it is a name, `-` is as good as `_`."
+    names = "view.kind", "schedule.name", "data.dataset"
+    value = settings.get(key)
+    return value.replace("-", "_") if key in names and isinstance(value, str) else value
 
 
 def judge_cosine(

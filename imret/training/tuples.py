@@ -38,7 +38,7 @@ def answers_by_label(
 
 # %% ../../nbs/75_training/10_tuples.ipynb #38d9eac0
 def answers_by_pairs(
-    pairs: TrainingPairs,  # Such as `load_dataset("retrieval-sfm-120k")`
+    pairs: TrainingPairs,  # Such as `load_dataset("retrieval_sfm_120k")`
 ) -> tuple[np.ndarray, list[np.ndarray]]:  # Queries, each once, and their positives
     "Collect the positives of each query, in the order of the list."
     found: dict[int, dict[int, None]] = {}  # dictionaries keep an order, sets do not
@@ -102,7 +102,7 @@ class TuplePool:
     @classmethod
     def from_sfm(
         cls,
-        pairs: TrainingPairs,  # Such as `load_dataset("retrieval-sfm-120k")`
+        pairs: TrainingPairs,  # Such as `load_dataset("retrieval_sfm_120k")`
     ) -> "TuplePool":  # Its clusters are those of the list
         "See `answers_by_pairs`."
         return cls(pairs.name, pairs.images, pairs.clusters, *answers_by_pairs(pairs), pairs.boxes)
@@ -110,7 +110,7 @@ class TuplePool:
     @classmethod
     def from_town(
         cls,
-        town: Tinytown,  # Such as `load_dataset("tinytown-train")`
+        town: Tinytown,  # Such as `load_dataset("tinytown_train")`
         grades: Sequence[str] = ("easy", "hard"),  # What a photo is to a query that it answers
     ) -> "TuplePool":  # Its clusters are the places; all photos are in it, queries too
         "See `answers_by_sight`. Raises `TrainingError` for other grades."

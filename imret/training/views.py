@@ -14,9 +14,10 @@ import numpy as np
 from ..core import SpecError
 from ..datasets import RetrievalDataset
 from ..features import extract, resize_image
+from ..names import choose
 
 # %% ../../nbs/75_training/20_views.ipynb #8d8348f4
-VIEWS = ("whole", "square", "random-square", "random-crop")
+VIEWS = ("whole", "square", "random_square", "random_crop")
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class View:
     flip: bool = False
 
     def __post_init__(self):
-        if self.kind not in VIEWS:
-            raise SpecError(f"view {self.kind!r} is not one of {', '.join(VIEWS)}")
+        object.__setattr__(self, "kind", choose("view", self.kind, VIEWS))
         if isinstance(self.image_size, bool) or not 0 < self.image_size < 10_000:
             raise SpecError(f"image_size {self.image_size!r} is not a number of pixels")
 
@@ -52,9 +52,9 @@ class View:
         size = self.image_size
         if self.kind == "whole":
             shown = resize_image(pixels, size, interpolation, min_side)
-        elif self.kind == "random-square":
+        elif self.kind == "random_square":
             shown = _stretch(_cut(pixels, min(pixels.shape[:2]), rng), size, interpolation)
-        elif self.kind == "random-crop":
+        elif self.kind == "random_crop":
             shown = _cut(_stretch(pixels, round(size * 8 / 7), interpolation), size, rng)
         else:
             shown = _stretch(pixels, size, interpolation)
