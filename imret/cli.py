@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from .cli_ablate import ablate_config
+from .cli_compare import compare_saved
 from .cli_data import data_app, shown_path
 from .cli_eval import Embedder, Size, Weights, evaluate_dataset, save_figure
 from .cli_train import train_recipe
@@ -159,6 +160,7 @@ def dedup(
 
 # %% ../nbs/92_cli.ipynb #26378e96
 app.command("eval")(evaluate_dataset)
+app.command("compare")(compare_saved)
 app.command("ablate")(ablate_config)
 app.command("train")(train_recipe)
 app.add_typer(data_app, name="data")

@@ -37,6 +37,7 @@ ROOMS = [
     "reproduce",
     "cli_data",
     "cli_eval",
+    "cli_compare",
     "cli_ablate",
     "cli_train",
     "cli",

@@ -2,6 +2,11 @@
 
 from imret.evaluation.audit import AuditSet, LeakReport, audit
 from imret.evaluation.compare import Comparison, compare, permutation_p
+from imret.evaluation.compare_runs import (
+    ResultsComparison,
+    check_comparable,
+    compare_results,
+)
 from imret.evaluation.confidence import bootstrap_interval, overlap_groups
 from imret.evaluation.metrics import METRICS, Metric, Places, find_metric, measure
 from imret.evaluation.pairs import (
@@ -28,6 +33,7 @@ from imret.evaluation.protocols import (
     query_table,
 )
 from imret.evaluation.results import Evaluation, results_table
+from imret.evaluation.runs import Results, check_folder, truth_marks
 from imret.evaluation.thresholds import (
     OperatingPoint,
     ScoredPairs,
@@ -50,14 +56,19 @@ __all__ = [
     "Metric",
     "OperatingPoint",
     "Places",
+    "Results",
+    "ResultsComparison",
     "ScoredPairs",
     "TiedPlaces",
     "audit",
     "average_precision",
     "bootstrap_interval",
+    "check_comparable",
+    "check_folder",
     "choose_threshold",
     "classic_truth",
     "compare",
+    "compare_results",
     "count_above",
     "equal_error_rate",
     "error_rates",
@@ -82,4 +93,5 @@ __all__ = [
     "revisited_precision",
     "scored_pairs",
     "threshold_table",
+    "truth_marks",
 ]

@@ -64,6 +64,13 @@ class Comparison:
         means.insert(0, "n_queries", by_group.size())
         return means
 
+    @property
+    def verdict(self) -> str:
+        "Of A at the margin: `no loss`, `a loss`, or `undecided`."
+        if self.summary["no_loss"]:
+            return "no loss"
+        return "a loss" if self.summary["high"] < -self.summary["margin"] else "undecided"
+
     def moved(
         self,
         k: int = 10,  # Rows wanted
@@ -102,9 +109,6 @@ class Comparison:
         sure = f"[{s['low']:+.3f}, {s['high']:+.3f}]  p {s['p']:.4f}"
         if np.isnan(s["low"]):
             sure = "[no interval from one group]"
-        verdict = "no loss" if s["no_loss"] else "undecided"
-        if s["high"] < -s["margin"]:
-            verdict = "a loss"
         how = f"{s['protocol']}, {s['n_queries']} queries in {s['n_groups']} groups"
         if s["by"] == "query":
             how += "; queries taken as independent"
@@ -114,7 +118,7 @@ class Comparison:
             f"{name} {s['a']:.3f} against {s['b']:.3f}: {s['difference']:+.3f} {sure}\n"
             f"queries {s['wins']} better, {s['ties']} equal, {s['losses']} worse; "
             f"groups {s['group_wins']} better, {s['group_ties']} equal, {s['group_losses']} worse\n"
-            f"at a margin of {s['margin']:g}: {verdict}  ({how})"
+            f"at a margin of {s['margin']:g}: {self.verdict}  ({how})"
         )
 
 # %% ../../nbs/15_evaluation/12_compare.ipynb #0e2496b4
