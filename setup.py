@@ -35,7 +35,7 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     packages=find_packages(include=["imret", "imret.*"]),
-    package_data={"imret": ["data/**"]},
+    package_data={"imret": ["data/**", "*/*.pyi"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={e: cfg[e + "_requirements"].split() for e in extras},

@@ -41,10 +41,11 @@ def operations(net: EmbeddingNet) -> float:
 def through(net: EmbeddingNet, pictures: list[np.ndarray], dtype: str) -> Callable:
     "A call that sends pictures in memory through the net as `extract` does."
     ready = inference_net(net, dtype)
+    embed = lambda pixels: ready(torch.from_numpy(pixels)).numpy()  # noqa: E731
 
     def call() -> None:
         size = lambda shape: max(1, 400_000 // (shape[0] * shape[1]))  # noqa: E731
-        for _, result in Workers(len(pictures), lambda i: [pictures[i]], ready, size, CORES, CORES):
+        for _, result in Workers(len(pictures), lambda i: [pictures[i]], embed, size, CORES, CORES):
             assert isinstance(result, np.ndarray), result
 
     return call

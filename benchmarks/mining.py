@@ -16,6 +16,7 @@ import statistics
 from unittest import mock
 
 import numpy as np
+import torch
 from common import interleaved, machine, table
 
 from imret.datasets import load_dataset
@@ -45,13 +46,14 @@ def main() -> None:
     files = [town.images[i % len(town.images)] for i in range(options.photos)]
     net = create_embedder("efficientnet_lite0-gem")
     ready = inference_net(net)
+    embed = lambda pixels: ready(torch.from_numpy(pixels)).numpy()  # noqa: E731
     how = net.preprocess.interpolation
     pictures = [resize_image(read_image(f), options.size, how, net.stride) for f in files]
     cores = extract_threads()
 
     def bare() -> None:
         size = lambda shape: max(1, 400_000 // (shape[0] * shape[1]))  # noqa: E731
-        for _, found in Workers(len(pictures), lambda i: [pictures[i]], ready, size, cores, cores):
+        for _, found in Workers(len(pictures), lambda i: [pictures[i]], embed, size, cores, cores):
             assert isinstance(found, np.ndarray), found
 
     rng = np.random.default_rng(0)

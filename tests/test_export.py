@@ -15,8 +15,9 @@ from imret.core import ImretError
 from imret.features import extract
 from imret.nets import create_embedder
 from imret.nets.backbones import Preprocess
-from imret.nets.export import ENGINES, ExportError, export_onnx, load_onnx
+from imret.nets.export import export_onnx
 from imret.nets.inference import has_bf16
+from imret.nets.onnx import ENGINES, ExportError, load_onnx
 
 each_engine = pytest.mark.parametrize("engine", ENGINES)
 
@@ -167,7 +168,7 @@ def test_a_graph_that_no_engine_knows(file, tmp_path, engine):
 
 def test_arguments(net, file, tmp_path):
     for wrong, words in (
-        (lambda: load_onnx(file, "tensorrt"), "onnxruntime, openvino, not 'tensorrt'"),
+        (lambda: load_onnx(file, "tensorrt"), "'tensorrt': known are onnxruntime, openvino"),
         (lambda: load_onnx(file, threads=0), "threads is at least 1"),
         (lambda: load_onnx(file, dtype="float16"), "dtype is one of float32, bfloat16"),
         (lambda: load_onnx(file, dtype="bfloat16"), "engine='openvino'"),
@@ -190,8 +191,9 @@ def test_missing_packages(net, file, tmp_path, monkeypatch, missing):
 
     monkeypatch.setattr(importlib, "import_module", without)
     mend = rf"{missing} is not installed: pip install 'imretrieval\[export\]'"
-    with pytest.raises(ExportError, match=mend):
-        load_onnx(file, "openvino" if missing == "openvino" else "onnxruntime")
+    if missing != "onnx":  # reading needs an engine and no more
+        with pytest.raises(ExportError, match=mend):
+            load_onnx(file, "openvino" if missing == "openvino" else "onnxruntime")
     if missing != "openvino":
         with pytest.raises(ExportError, match=mend):
             export_onnx(net, tmp_path / "net.onnx")
@@ -217,7 +219,7 @@ def test_bfloat16(tmp_path):
     net = create_embedder("resnet18-gem", pretrained=False)
     export_onnx(net, tmp_path / "net.onnx", image_size=64)
     half = load_onnx(tmp_path / "net.onnx", "openvino", dtype="bfloat16")
-    assert half.dtype == (torch.bfloat16 if has_bf16() else torch.float32)
+    assert half.dtype == ("bfloat16" if has_bf16() else "float32")
     seed = np.random.default_rng(0)
     images = [seed.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((60, 90), (90, 60), (70, 70))]
     wanted = extract(net, images, image_size=96, device="cpu", progress=False)
@@ -228,23 +230,23 @@ def test_bfloat16(tmp_path):
 
 
 def test_bfloat16_is_refused_aloud(net, file, monkeypatch):
-    monkeypatch.setattr("imret.nets.export.has_bf16", lambda: True)
-    monkeypatch.setattr("imret.nets.export._cosine", lambda *_: 0.9)
+    monkeypatch.setattr("imret.nets.inference.has_bf16", lambda: True)
+    monkeypatch.setattr("imret.nets.onnx._cosine", lambda *_: 0.9)
     with pytest.warns(UserWarning, match="loses too much in bfloat16 .cosine 0.900."):
-        assert load_onnx(file, "openvino", dtype="bfloat16").dtype == torch.float32
-    monkeypatch.setattr("imret.nets.export.has_bf16", lambda: False)
-    assert load_onnx(file, "openvino", dtype="bfloat16").dtype == torch.float32  # without a word
+        assert load_onnx(file, "openvino", dtype="bfloat16").dtype == "float32"
+    monkeypatch.setattr("imret.nets.inference.has_bf16", lambda: False)
+    assert load_onnx(file, "openvino", dtype="bfloat16").dtype == "float32"  # without a word
 
 
 @each_engine
 def test_an_engine_for_each_number_of_threads(file, engine, monkeypatch):
     made = []
 
-    def make(content, threads, streams, dtype):
+    def make(content, threads, streams, dtype, output):
         made.append((threads, streams))
         return lambda x: x
 
-    monkeypatch.setitem(ENGINES, engine, make)
+    monkeypatch.setitem(ENGINES._things, engine, make)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     other = load_onnx(file, engine)
     for threads in (4, 1, 1, 2):

@@ -49,7 +49,9 @@ def module_name(path: Path) -> str:
 def definers() -> dict[str, str]:
     "For each name that a room offers, `imret.nets.GeM`, the module that defines it."
     found = {}
-    for face in house.LIBRARY.rglob("__init__.py"):
+    for face in house.LIBRARY.rglob(
+        "__init__.py*"
+    ):  # names stand in __init__.pyi where a room is lazy
         for name in house.imported(face):
             found[f"{module_name(face)}.{name.rpartition('.')[2]}"] = name.rpartition(".")[0]
     return found

@@ -19,6 +19,7 @@ from ..core import ImageError, ImretError, l2_normalize, progress_bar
 from .cache import VectorCache, image_key
 from .images import CROPS, RESIZES, frame_image, read_bytes, read_image
 from ..names import choose
+from ..nets.onnx import OnnxNet, limit_threads, threads_here
 
 # %% ../../nbs/30_features/10_extract.ipynb #15729586
 class Workers:
@@ -31,7 +32,7 @@ class Workers:
         self,
         n: int,  # Pictures
         load: Callable,  # A position to arrays `(h, w, 3)`, one a scale, or to a vector `(D,)`
-        embed: Callable,  # A tensor `(B, h, w, 3)` to vectors `(B, D)`
+        embed: Callable,  # An array `(B, h, w, 3)` to vectors `(B, D)`
         batch_size: Callable,  # A shape to the pictures of a full batch
         threads: int,  # Threads
         at_once: int,  # Batches in the net at a time
@@ -46,10 +47,8 @@ class Workers:
         self.results: queue.SimpleQueue = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator:
-        import torch  # takes seconds to load: only when descriptors are made
-
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.threads)]
-        cores = torch.get_num_threads()
+        cores = threads_here()
         self.cores_each = max(1, cores // self.threads)
         try:
             for t in threads:
@@ -62,12 +61,10 @@ class Workers:
                 self.change.notify_all()
             for t in threads:
                 t.join()
-            torch.set_num_threads(cores)
+            limit_threads(cores)
 
     def _work(self) -> None:
-        import torch
-
-        torch.set_num_threads(self.cores_each)  # for this thread; the caller's comes back after
+        limit_threads(self.cores_each)  # for this thread; the caller's comes back after
         while (job := self._next()) is not None:
             job()
 
@@ -123,10 +120,8 @@ class Workers:
             self.change.notify_all()
 
     def _embed(self, batch: list) -> None:
-        import torch
-
         try:
-            vectors = self.embed(torch.from_numpy(np.stack([a for _, _, a in batch]))).numpy()
+            vectors = self.embed(np.stack([a for _, _, a in batch]))
         except BaseException as e:
             self.results.put((batch[0][0], e))
             vectors = []
@@ -143,7 +138,7 @@ class Workers:
 
 # %% ../../nbs/30_features/10_extract.ipynb #08b26b8c
 def extract(
-    net: Callable,  # An `EmbeddingNet`, from `create_embedder`
+    net: Callable,  # From `create_embedder`; or from `load_onnx`, which needs no PyTorch
     images: Sequence,  # Paths, arrays or Pillow images (see `read_image`)
     boxes: Sequence | None = None,  # Per image None or `(x1, y1, x2, y2)` in upright pixels
     image_size: int | None = 320,  # Long side in pixels; None keeps each image's own
@@ -161,20 +156,18 @@ def extract(
     """Describe images by a net, a row each, in their order.
 
     Boxes are cut and sizes reached as `frame_image` does, by default cut first. On a CPU as many
-    threads work as `torch.get_num_threads()` says, at most eight. Raises `ImageError` for an image
-    that cannot be read; with `on_error="skip"` its row is NaN, and a warning lists such images
-    unless `errors` takes them. Raises `ImretError` for arguments that make no sense."""
-    import torch
-
-    from imret.nets.inference import inference_net
-
+    threads work as `threads_here()` says, PyTorch's number where it is loaded, at most eight.
+    Raises `ImageError` for an image that cannot be read; with `on_error="skip"` its row is NaN, and
+    a warning lists such images unless `errors` takes them. Raises `ImretError` for arguments that
+    make no sense."""
     crop, resize = check_framing(crop, resize, image_size)
     images, boxes = _checked(images, boxes, image_size, scales, batch_size, on_error)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    ready = inference_net(net, dtype, device)
+    embed, computes, on_cpu = _ready(net, dtype, device)
+    if isinstance(net, OnnxNet):
+        _check_size(net, image_size, scales, resize)
     cache = None
     if cache_dir is not None:
-        settings = f"{image_size} {[float(s) for s in scales]} {ready.dtype}"
+        settings = f"{image_size} {[float(s) for s in scales]} {computes}"
         settings += "" if resize == "long" else f" {resize}"
         cache = VectorCache(cache_dir, net.fingerprint(), settings, net.dim)
     keys = {}
@@ -191,14 +184,12 @@ def extract(
         how = crop, resize, net.preprocess.interpolation, net.stride, name
         return [frame_image(pixels, box, image_size, s, *how) for s in scales]
 
-    on_cpu = device.type == "cpu"
-
     def size(shape: tuple) -> int:
         fits = (400_000 if on_cpu else 12_800_000) // (shape[0] * shape[1])
         return batch_size or max(1, fits)
 
-    threads = max(1, min(torch.get_num_threads(), 8 if on_cpu else 16, len(images)))
-    workers = Workers(len(images), load, ready, size, threads, threads if on_cpu else 1)
+    threads = max(1, min(threads_here(), 8 if on_cpu else 16, len(images)))
+    workers = Workers(len(images), load, embed, size, threads, threads if on_cpu else 1)
     vectors = np.full((len(images), net.dim), np.nan, np.float32)
     failed = []
     results = iter(workers)
@@ -221,6 +212,34 @@ def extract(
             cache.flush()
     _tell(sorted(failed, key=lambda f: f[0]), errors, len(images))
     return vectors
+
+
+def _ready(net: Callable, dtype: str, device) -> tuple[Callable, str, bool]:
+    "A function of pixels `(B, h, w, 3)`; what it computes in, for the cache; whether on a CPU."
+    if isinstance(net, OnnxNet):
+        ready = net.inference(dtype)
+        return ready, ready.dtype, True
+    import torch  # takes seconds to load: only for a net that needs it
+
+    from imret.nets.inference import inference_net
+
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    ready = inference_net(net, dtype, device)
+
+    def embed(pixels: np.ndarray) -> np.ndarray:
+        return ready(torch.from_numpy(pixels)).numpy()
+
+    return embed, str(ready.dtype), device.type == "cpu"
+
+
+def _check_size(net: OnnxNet, image_size: int | None, scales: Sequence, resize: str) -> None:
+    "Raises `ImretError` where a graph of one size would get images of another."
+    side = net.card.size
+    if side and (resize != "square" or any(round(image_size * s) != side for s in scales)):
+        raise ImretError(
+            f"{net.name} takes images of {side} x {side} alone: say image_size={side}, "
+            "resize='square', and one scale"
+        )
 
 
 def check_framing(

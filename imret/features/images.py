@@ -7,6 +7,7 @@ __all__ = ['RESIZES', 'CROPS', 'to_rgb', 'decode_image', 'read_image', 'read_byt
 
 # %% ../../nbs/30_features/00_images.ipynb #0f028d0a
 import io
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core import ImageError
+from .resample import resample
 from ..names import choose
 
 # %% ../../nbs/30_features/00_images.ipynb #409c619f
@@ -205,7 +207,9 @@ def _to_shape(pixels: np.ndarray, shape: tuple, interpolation: str) -> np.ndarra
     if interpolation not in ("bilinear", "bicubic"):
         method = Image.Resampling[interpolation.upper()]
         return np.array(Image.fromarray(pixels).resize((w, h), method))
-    import torch  # takes seconds: only where it is needed
+    if "torch" not in sys.modules:  # it takes seconds to load, and only speed is gained
+        return resample(pixels, shape, interpolation)
+    import torch
     import torch.nn.functional as F
 
     x = torch.from_numpy(np.require(pixels, requirements="CW")).permute(2, 0, 1)[None]

@@ -15,6 +15,7 @@ from ..core import ImretError, SpecError, l2_normalize
 from .extract import extract
 from .images import crop_image, read_image
 from ..names import Registry, create
+from ..nets.onnx import OnnxNet
 
 # %% ../../nbs/30_features/12_multiscale.ipynb #edcf4960
 def combine_scales(
@@ -45,10 +46,11 @@ def scale_power(
     net: Callable,  # An `EmbeddingNet`: its pooling and whitening decide
 ) -> float:  # p of a GeM net without whitening, else 1
     "The exponent that Radenović et al. (2018) combine scales with."
-    from imret.nets.pooling import GeM
+    if isinstance(net, OnnxNet):
+        return net.card.power
+    from imret.nets.export import gem_power
 
-    plain = type(net.pool) is GeM and len(net.pool.p) == 1 and getattr(net, "whiten", None) is None
-    return float(net.pool.p.item()) if plain else 1.0
+    return gem_power(net)
 
 # %% ../../nbs/30_features/12_multiscale.ipynb #3c8804a5
 SCALES = Registry("scales")
