@@ -1,6 +1,7 @@
 """Saved runs: what comes back, what is damaged or foreign, and which runs can be compared."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -202,18 +203,18 @@ def test_results_are_replaced_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("step", ["_write_truth", "os.replace"])
+@pytest.mark.parametrize("step", ["runs.save_truth", "saved.os.replace"])
 def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, step):
     place = tmp_path / "run"
     make(0).save(place)
-    replace = runs.os.replace
+    replace = os.replace
 
     def fail(*args):
-        if step == "os.replace" and Path(args[0]).name != "new":
+        if step == "saved.os.replace" and Path(args[0]).name != "new":
             return replace(*args)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"imret.evaluation.runs.{step}", fail)
+    monkeypatch.setattr(f"imret.evaluation.{step}", fail)
     with pytest.raises(OSError, match="No space left"):
         make(1).save(place)
     monkeypatch.undo()

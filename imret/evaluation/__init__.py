@@ -33,7 +33,8 @@ from imret.evaluation.protocols import (
     query_table,
 )
 from imret.evaluation.results import Evaluation, results_table
-from imret.evaluation.runs import Results, check_folder, truth_marks
+from imret.evaluation.runs import Results, truth_marks
+from imret.evaluation.saved import check_folder
 from imret.evaluation.thresholds import (
     OperatingPoint,
     ScoredPairs,
