@@ -231,6 +231,16 @@ class Registry(Mapping):
         "The name as it is known. Raises the registry's error, which lists what is known."
         return choose(self.kind, name, self, self.error)
 
+    def takes(
+        self,
+        name: str,  # As it is registered
+    ) -> dict[str, object]:  # Each parameter with its default, or `REQUIRED`
+        "What a thing can be given; as declared, while its module is not imported."
+        if name in self._things:
+            return takes(self._things[name])
+        declared = self._declared[name][1]
+        return dict.fromkeys(declared.args, REQUIRED) | declared.kwargs
+
     def __getitem__(self, name: str):
         name = str(name).replace("-", "_")
         if name not in self._things and name in self._declared:
@@ -254,12 +264,7 @@ def normal(
 ) -> Part:  # In its one spelling
     "Check a part. Raises `SpecError` for an unknown name, and as `check_part` does."
     name = registry.find(part.name)
-    if name in registry._things:
-        parameters = takes(registry._things[name])
-    else:
-        declared = registry._declared[name][1]
-        parameters = dict.fromkeys(declared.args, REQUIRED) | declared.kwargs
-    parameters = {k: v for k, v in parameters.items() if k not in given}
+    parameters = {k: v for k, v in registry.takes(name).items() if k not in given}
     return check_part(Part(name, part.args, part.kwargs), parameters, registry.kind)
 
 

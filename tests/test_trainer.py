@@ -241,6 +241,14 @@ def test_resume_with_other_settings(pictures, tmp_path):
         other.fit(progress=False)
 
 
+def test_resume_of_a_run_with_names_in_their_old_spelling(pictures, tmp_path):
+    old = {"view.kind": "'random-square'", "data.dataset": "'tinytown-train'"}
+    make(pictures, tmp_path, epochs=1, settings=old).fit(progress=False)
+    new = {key: value.replace("-", "_") for key, value in old.items()}
+    table = make(pictures, tmp_path, epochs=2, settings=new).fit(resume=True, progress=False)
+    assert table["epoch"].tolist() == [0, 1, 2]
+
+
 def test_resume_where_nothing_is(pictures, tmp_path):
     table = make(pictures, tmp_path / "new", epochs=1).fit(resume=True, progress=False)
     assert table["epoch"].tolist() == [0, 1]
