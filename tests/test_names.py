@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imret.ablation import AXES
+from imret.cli_eval import _scales
 from imret.core import DatasetError, SpecError
 from imret.datasets import check_dataset, find_card, get_dataset, list_datasets, load_dataset
 from imret.datasets.registry import CHECKS, DATASETS, GETS
@@ -227,6 +228,10 @@ def test_old_spellings_make_the_same():
     assert View(kind="random-square") == View(kind="random_square")
     assert check_framing("same-scale", "long") == ("same_scale", "long")
     assert AXES["image-size"] is AXES["image_size"]
+    assert AXES["scales"].check("half-more") == _scales("half-more") == "half_more"
+    assert AXES["crop"].check("same-scale") == "same_scale"
+    recipe = read_recipe("triplet_sos", ["view.kind=random-square"])
+    assert View(**recipe["view"]) == View(**read_recipe("triplet_sos")["view"])
     for name in ("tinytown-train", "gldv2-clean", "retrieval-sfm-120k", "uni-oxford"):
         assert find_card(name) is find_card(name.replace("-", "_"))
 
