@@ -79,8 +79,9 @@ def _scales(text: str) -> str | tuple[float, ...]:
     try:
         scales = tuple(float(o) for o in text.split(","))
     except ValueError:
+        why = unknown("scales", text, SCALES)
         raise DatasetError(
-            f"--scales: {unknown('scales', text, SCALES)}; or give a list such as 1,1.4142,0.7071"
+            f"--scales: give a list such as 1,1.4142,0.7071, or a name: {why}"
         ) from None
     if not all(0 < o < 100 for o in scales):
         raise DatasetError(f"--scales {text!r}: each scale is above 0 and below 100")
