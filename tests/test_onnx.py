@@ -257,6 +257,7 @@ from imret.nets import load_onnx
 net = load_onnx(sys.argv[1])
 found = extract(net, sys.argv[3:], progress=False)
 assert np.array_equal(describe(net, sys.argv[3:], progress=False), found)
+assert not {"pandas", "imret.datasets"} & set(sys.modules)
 np.save(sys.argv[2], found)
 """
 
