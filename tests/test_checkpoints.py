@@ -2,6 +2,7 @@
 
 import copy
 import os
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from imret.nets import (
     Preprocess,
     WeightsError,
     create_embedder,
+    create_head,
     describe,
     diff,
     freeze,
@@ -35,6 +37,7 @@ NAMES = [
     "mobilenetv3_small_050-head",
     "vit_tiny_patch16_224-cls-whiten:32",
     "torchvision/resnet18.IMAGENET1K_V1-mac",
+    "resnet18-spoc-hash:16",
 ]
 
 
@@ -92,6 +95,60 @@ def test_what_is_no_file_of_ours(tmp_path):
         load_net(file)
     with pytest.raises(WeightsError, match="no weights file"):
         load_net(tmp_path / "nowhere.pth")
+
+
+def of_version_0_1_0(name: str, bits: int, head: str | None) -> dict:
+    "What `HeadedNet.save` of version 0.1.0 wrote of a net with a head behind the net `name`."
+    net = create_embedder(name, pretrained=False, preprocess=Preprocess.caffe(320))
+    layer = create_head(head or "linear", net.dim, bits)
+    state = net.state_dict() | {f"head.{k}": t for k, t in layer.state_dict().items()}
+    told = {"headed": [name, bits, head] if head else None, "preprocess": asdict(net.preprocess)}
+    return told | {"state_dict": state}
+
+
+@pytest.mark.parametrize("head", ["linear", "divide_encode"])
+def test_a_headed_net_of_version_0_1_0(head, tmp_path):
+    file = tmp_path / "best.pth"
+    torch.manual_seed(0)
+    content = of_version_0_1_0("resnet18-spoc", 8, head)
+    torch.save(content, file)
+    net = load_net(file)
+    assert net.name == f"resnet18-spoc-{head}:8" and net.dim == 8 and not net.training
+    assert net.preprocess == Preprocess.caffe(320)
+    body = create_embedder("resnet18-spoc", pretrained=False)
+    state = content["state_dict"]
+    body.load_state_dict({k: t for k, t in state.items() if not k.startswith("head.")})
+    layer = create_head(head, 512, 8)
+    layer.load_state_dict({k[5:]: t for k, t in state.items() if k.startswith("head.")})
+    with torch.inference_mode():
+        assert torch.equal(net(X), layer(body.pool(body.backbone(X))))
+    again = load_net(save_net(net, tmp_path / "again.pth"))
+    assert again.fingerprint() == net.fingerprint()
+    also = create_embedder(net.name, weights=file)
+    assert also.fingerprint() == net.fingerprint()
+    state.pop(next(k for k in state if k.startswith("head.")))
+    torch.save(content, file)
+    with pytest.raises(WeightsError, match="best.pth are of another net: 1 missing .head"):
+        load_net(file)
+
+
+def test_one_loader_for_all(tmp_path):
+    "Files of other toolboxes, and what is told of files that say no net."
+    file = tmp_path / "net.pth"
+    state = cirtorch("resnet18", gem()).state_dict()
+    torch.save({"meta": meta("resnet18"), "state_dict": state}, file)
+    assert load_net(file).fingerprint() == import_net(file).fingerprint()
+    for wrong in (of_version_0_1_0("resnet18-spoc", 8, None), [torch.zeros(1)], {"a": 1}):
+        torch.save(wrong, file)
+        with pytest.raises(WeightsError, match="does not say which net it holds") as e:
+            load_net(file)
+        assert "net.pth" in str(e.value) and "\n" not in str(e.value)
+    torch.save({"imret_training": 1, "net": {}}, file)
+    with pytest.raises(WeightsError, match="its best net is best.pth beside it"):
+        load_net(file)
+    torch.save({"model_options": {"arch": "alexnet"}, "state_dict": {}}, file)
+    with pytest.raises(WeightsError, match="net.pth cannot be imported"):
+        load_net(file)
 
 
 def test_a_net_without_a_name_is_not_saved(tmp_path):

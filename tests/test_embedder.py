@@ -11,6 +11,7 @@ from torch import nn
 from imret.core import SpecError
 from imret.names import parse_spec
 from imret.nets import (
+    HEADS,
     POOLINGS,
     Preprocess,
     StageMaps,
@@ -22,7 +23,7 @@ from imret.nets import (
     list_stages,
 )
 from imret.nets.backbones import TORCHVISION, TorchvisionModel
-from imret.nets.embedder import read_name
+from imret.nets.naming import read_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,6 +67,11 @@ def test_any_order_is_one_name(parts, kept):
         ("resnet18-whiten:512.0-gem", None),
         ("resnet18-mac-lwhiten", "resnet18-lwhiten-mac"),
         ("torchvision/vgg11-mac", "torchvision/vgg11-mac"),
+        ("resnet18-regional:p=4.0,levels=2", "resnet18-regional:levels=2,p=4"),
+        ("resnet18-hash:64-spoc", "resnet18-spoc-hash:64"),
+        ("resnet18-linear:bits=8", "resnet18-gem-linear:8"),
+        ("resnet18-linear:balanced=true,bits=8", "resnet18-gem-linear:8,balanced=true"),
+        ("resnet18-linear:8,false", "resnet18-gem-linear:8"),
     ],
 )
 def test_normal_form(name, normal):
@@ -89,6 +95,16 @@ def test_normal_form(name, normal):
         ("resnet18-soa:48", "there is no stage 8: there are 1, 2, 3, 4, 5"),
         ("resnet18-soa:4-soa:5", "2 times the same part"),
         ("resnet18-gem-mac", "2 poolings"),
+        ("resnet18-linear:8-hash:8", "2 heads"),
+        ("resnet18-hash:8-whiten", "keep one of them"),
+        ("resnet18-hash", "lacks its bits: write hash:64"),
+        ("resnet18-linear:balanced=true", "lacks its bits"),
+        ("resnet18-hash:0", "whole number from 1"),
+        ("resnet18-hash:8.5", "whole number from 1"),
+        ("resnet18-hash:true", "whole number from 1"),
+        ("resnet18-hash:8,9", "does not take 9"),
+        ("resnet18-hash:8,balanced=true", "does not take balanced"),
+        ("resnet18-divide_encode:513", "513 bits need 513 numbers"),
         ("resnet18-whiten:0", "512 numbers"),
         ("resnet18-whiten:513", "512 numbers"),
         ("resnet18-whiten:dim=5", "whiten:512"),
@@ -109,8 +125,9 @@ def test_wrong_names(name, said):
 def test_unknown_part_lists_all_parts():
     with pytest.raises(SpecError) as e:
         create_embedder("resnet18-gum", pretrained=False)
-    known = str(e.value).partition("known are ")[2].split(", ")
-    assert {*POOLINGS, "cls", "head", "soa", "lwhiten", "rwhiten", "whiten"} == {*known}
+    known = str(e.value).partition("known are ")[2].partition(";")[0].split(", ")
+    parts = {*POOLINGS, *HEADS, "cls", "head", "soa", "lwhiten", "rwhiten", "whiten"}
+    assert parts == {*known}
 
 
 # What the parts do

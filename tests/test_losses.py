@@ -22,7 +22,6 @@ from imret.training import (
     LOSSES,
     TrainingError,
     TripletLoss,
-    create_head,
     create_loss,
     hash_centres,
     list_losses,
@@ -357,14 +356,6 @@ def test_gradcheck_of_batch_losses(name):
     assert torch.autograd.gradcheck(lambda x: loss(x, labels), x.requires_grad_())
 
 
-@pytest.mark.parametrize("name", ["linear", "linear_balanced", "divide_encode"])
-def test_gradcheck_of_heads(name):
-    name, _, balanced = name.partition("_b")
-    head = create_head(name, 7, 3, **({"balanced": True} if balanced else {})).double()
-    x = torch.randn(5, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
-    assert torch.autograd.gradcheck(head, x.requires_grad_())
-
-
 @pytest.mark.parametrize("name", ["distillation", "pair_distance"])
 def test_gradcheck_of_teachers(name):
     s, t = batch(seed=1)[0].requires_grad_(), batch(seed=2)[0]
@@ -684,7 +675,7 @@ def test_random_order_of_a_batch_changes_little():
     assert flipped(x, labels) != flipped(x.flip(0), labels.flip(0))
 
 
-# --- heads and centres
+# --- centres
 
 
 @given(st.integers(1, 64), st.integers(1, 32), st.integers(0, 99))
@@ -708,27 +699,6 @@ def test_centres_travel_with_the_loss():
     other = create_loss("csq", classes=40, bits=24)
     other.load_state_dict(loss.state_dict())
     assert torch.equal(other.centres, hash_centres(40, 24, seed=3))
-
-
-@given(st.integers(1, 40), st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
-def test_slices_of_divide_and_encode(dim, bits):
-    if bits > dim:
-        with pytest.raises(SpecError):
-            create_head("divide_encode", dim, bits)
-        return
-    head = create_head("divide_encode", dim, bits)
-    x = torch.randn(3, dim)
-    slices = zip(x.tensor_split(bits, 1), head.weight.tensor_split(bits), head.bias, strict=True)
-    expected = [torch.sigmoid(s @ w + b) - 0.5 for s, w, b in slices]
-    torch.testing.assert_close(head(x), torch.stack(expected, dim=1))
-    assert head(x).abs().max() <= 0.5
-
-
-def test_unknown_heads():
-    for arguments in [("lin", 4, 2), ("linear", 0, 2), ("linear", 4, -1)]:
-        with pytest.raises(SpecError):
-            create_head(*arguments)
 
 
 # --- large batches in stages

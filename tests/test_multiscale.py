@@ -82,6 +82,7 @@ def test_sizes_that_make_no_sense(scales):
 def test_power_of_a_net(net):
     assert scale_power(net) == 3
     assert scale_power(create_embedder("resnet18-gem:p=2", pretrained=False)) == 2
+    assert scale_power(create_embedder("resnet18-gem:p=2-hash:8", pretrained=False)) == 1
     assert scale_power(create_embedder("resnet18-mac", pretrained=False)) == 1
     net.whiten = torch.nn.Linear(1, 1)
     try:

@@ -467,7 +467,7 @@ def test_inner_pooling_hears_of_dim():
 
 
 def test_registering(monkeypatch):
-    monkeypatch.setattr("imret.nets.pooling.POOLINGS", dict(POOLINGS))
+    monkeypatch.setattr(POOLINGS, "_things", dict(POOLINGS._things))
 
     @register_pooling("sum")
     class Sum(Pooling):
@@ -476,7 +476,8 @@ def test_registering(monkeypatch):
 
     assert create_pooling("sum")(torch.ones(1, 2, 3, 4)).tolist() == [[12, 12]]
     register_pooling("sum")(Sum)  # once more is no harm
-    with pytest.raises(SpecError, match="'gem' is GeM's"):
+    assert create_embedder("resnet18-sum", pretrained=False).name == "resnet18-sum"
+    with pytest.raises(SpecError, match="the name 'gem' of a pooling is taken"):
         register_pooling("gem")(Sum)
 
 

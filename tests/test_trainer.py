@@ -19,10 +19,10 @@ from torch import nn
 import imret.training.trainer as trainer_module
 from imret.core import GroundTruth, ImageError, SpecError, StoreError
 from imret.datasets import RetrievalDataset
-from imret.nets import Preprocess, WeightsError, create_embedder
+from imret.nets import EmbeddingNet, Preprocess, WeightsError, create_embedder, load_net
+from imret.nets.backbones import read_checkpoint
 from imret.training import (
     ClassBatches,
-    HeadedNet,
     LabelBatches,
     RandomNegatives,
     Trainer,
@@ -34,6 +34,7 @@ from imret.training import (
     create_loss,
     create_optimizer,
     parameter_groups,
+    read_recipe,
 )
 
 SIDE = 32
@@ -72,7 +73,7 @@ def make(
     "A trainer of a small net."
     files, labels = pictures
     torch.manual_seed(0)
-    net = SmallNet(normalize=kind == "tuple")
+    net = options.pop("net", None) or SmallNet(normalize=kind == "tuple")
     if kind == "tuple":
         pool = TuplePool.from_labels(files, labels)
         source = TupleBatches(pool, RandomNegatives(n=3, queries=20), batch_size=4)
@@ -260,19 +261,66 @@ def test_resume_from_another_file(pictures, tmp_path):
         make(pictures, tmp_path).fit(resume=True, progress=False)
 
 
-def test_headed_net_comes_back(tmp_path):
+def headed(bits: int = 8):
+    torch.manual_seed(0)
+    return create_embedder(f"resnet10t-spoc-linear:{bits}", pretrained=False)
+
+
+def test_a_net_with_a_head_comes_back(pictures, tmp_path):
     "The best net of a run with a head, from its file."
-    net = HeadedNet(create_embedder("efficientnet_lite0-spoc", pretrained=False), 8, "linear")
-    file = net.eval().save(tmp_path / "best.pth")
-    again = HeadedNet.load(file)
+    net = headed()
+    make(pictures, tmp_path, 1, "batch", 1e-4, net=net).fit(progress=False)
+    again = load_net(tmp_path / "best.pth")
     pixels = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(again(pixels), net(pixels))
-    own = HeadedNet(
-        create_embedder("efficientnet_lite0-spoc", pretrained=False), 8, torch.nn.Tanh()
-    )
-    with pytest.raises(WeightsError, match="a head that has a name"):
-        HeadedNet.load(own.save(tmp_path / "own.pth"))
+        assert torch.equal(again(pixels), net(pixels)) and again.name == net.name
+
+
+def test_a_head_that_has_no_name(pictures, tmp_path):
+    "Its weights are kept; reading them back says that they lack a name."
+    net = create_embedder("resnet10t-spoc", pretrained=False)
+    head = nn.Sequential(nn.Linear(net.dim, 8), nn.Tanh())
+    own = EmbeddingNet(net.backbone, net.pool, "resnet10t-spoc-own:8", head=head)
+    make(pictures, tmp_path, 1, "batch", 1e-4, net=own).fit(progress=False)
+    with pytest.raises(WeightsError, match="does not say which net"):
+        load_net(tmp_path / "best.pth")
+    own.load_state_dict(read_checkpoint(tmp_path / "best.pth")["state_dict"])
+
+
+def test_resume_of_a_headed_run_of_version_0_1_0(pictures, tmp_path):
+    "Its settings named the head apart from the net."
+    then = {"net.name": "'resnet10t-spoc'", "net.bits": "8", "net.head": "'linear'"}
+    make(pictures, tmp_path, 1, "batch", 1e-4, net=headed(), settings=then).fit(progress=False)
+    now = {"net.name": "'resnet10t-spoc-linear:16'"}
+    other = make(pictures, tmp_path, 2, "batch", 1e-4, net=headed(16), settings=now)
+    with pytest.raises(TrainingError, match="was \"'resnet10t-spoc-linear:8'\", is"):
+        other.fit(resume=True, progress=False)
+    now = {"net.name": "'resnet10t-spoc-linear:8'"}
+    same = make(pictures, tmp_path, 2, "batch", 1e-4, net=headed(), settings=now)
+    assert len(same.fit(resume=True, progress=False)) == 3
+
+
+@pytest.mark.parametrize(
+    "net, wanted",
+    [
+        ({"bits": 0, "head": "linear"}, "efficientnet_lite0-gem"),
+        ({"bits": 8}, "efficientnet_lite0-gem-linear:8"),
+        (
+            {"name": "resnet18-spoc", "bits": 8, "head": "divide_encode"},
+            "resnet18-spoc-divide_encode:8",
+        ),
+        ({"name": "resnet18-spoc-hash:8", "bits": 0}, "resnet18-spoc-hash:8"),
+    ],
+)
+def test_recipes_of_version_0_1_0(net, wanted):
+    "A head had keys of its own; now the name of the net holds it."
+    assert read_recipe({"net": net})["net"] == read_recipe({"net": {"name": wanted}})["net"]
+
+
+@pytest.mark.parametrize("change", ["net.bits=16", "net.head=hash"])
+def test_a_head_told_twice(change):
+    with pytest.raises(SpecError, match="say net.name=efficientnet_lite0-spoc-(linear:16|hash:64)"):
+        read_recipe("triplet_hashing", [change])
 
 
 def test_finished_run(pictures, tmp_path):

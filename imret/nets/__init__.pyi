@@ -2,17 +2,18 @@
 from .attention import SecondOrderAttention, SpatialAttention
 from .backbones import Backbone, create_backbone, pypi_weights
 from .checkpoints import describe, diff, load_net, save_net, write_checkpoint
-from .embedder import EmbeddingNet, create_embedder, hash_weights, list_embedders, read_name
+from .embedder import EmbeddingNet, create_embedder, hash_weights, list_embedders
 from .export import export_onnx
+from .heads import DivideEncodeHead, HashHead, LinearHead, create_head
 from .importers import import_net
 from .inference import InferenceNet, inference_net
 from .layers import StagePool, StageRegions
+from .naming import HEADS, POOLINGS, read_name
 from .onnx import ENGINES, ExportError, OnnxCard, OnnxNet, load_onnx, read_card
 from .pooling import (
     GeM,
     GeMCars,
     MAC,
-    POOLINGS,
     Pooling,
     SPoC,
     create_pooling,
@@ -37,14 +38,18 @@ from .whiten import LocalWhiten, RegionalWhiten, Whiten
 __all__ = [
     "Backbone",
     "CroW",
+    "DivideEncodeHead",
     "ENGINES",
     "EmbeddingNet",
     "ExportError",
     "GeM",
     "GeMCars",
     "GeMPlus",
+    "HEADS",
     "HNIP",
+    "HashHead",
     "InferenceNet",
+    "LinearHead",
     "LocalWhiten",
     "MAC",
     "OnnxCard",
@@ -69,6 +74,7 @@ __all__ = [
     "box_cells",
     "create_backbone",
     "create_embedder",
+    "create_head",
     "create_pooling",
     "describe",
     "diff",

@@ -17,8 +17,11 @@ import torch
 from torch import nn
 
 from ..core import ImretError
-from .backbones import Preprocess, WeightsError, load_weights, read_checkpoint
-from .embedder import EmbeddingNet, create_embedder, read_name
+from .backbones import load_weights, read_checkpoint
+from .embedder import EmbeddingNet, create_embedder
+from .importers import translate
+from .naming import read_name
+from .preprocess import Preprocess, WeightsError
 
 # %% ../../nbs/20_nets/25_checkpoints.ipynb #645f78a3
 VERSION = 1  # of the file's form
@@ -65,19 +68,36 @@ def save_net(
     }
     return write_checkpoint(content, path)
 
-
+# %% ../../nbs/20_nets/25_checkpoints.ipynb #480965ed
 def load_net(
-    path: str | Path,  # From `save_net`
-) -> EmbeddingNet:  # In eval mode, on the CPU
-    """Read a net back. Executes nothing that the file holds.
+    path: str | Path,  # From `save_net`, `imret train`, `export_onnx`, or another toolbox
+) -> nn.Module:  # An `EmbeddingNet` in eval mode on the CPU; an `OnnxNet` for a file `.onnx`
+    """Read a net from a file that says which net it is. Executes nothing that the file holds.
 
-    Raises `WeightsError` for a file that is missing, of another kind, from a later version, or
-    damaged."""
+    Raises `WeightsError` for a file that is missing, damaged, from a later version, or says no
+    net."""
+    if Path(path).suffix.lower() == ".onnx":
+        from imret.nets.export import load_onnx
+
+        return load_onnx(path)
     content = read_checkpoint(path)
-    if not isinstance(content, dict) or "imret" not in content:
-        raise WeightsError(
-            f"{path} was not written by save_net: give it to create_embedder(NAME, weights=FILE)"
-        )
+    if isinstance(content, dict):
+        if "imret" in content:
+            return _saved(content, path)
+        if content.get("headed"):
+            return _headed(content, path)
+        if "imret_training" in content:
+            raise WeightsError(f"{path} is a run to resume: its best net is best.pth beside it")
+        if (found := translate(content, path)) is not None:
+            return create_embedder(found.name, weights=path)
+    raise WeightsError(
+        f"{path} does not say which net it holds: it was not written by save_net, imret train, "
+        "cirtorch, SOLAR or dirtorch. For weights alone use create_embedder(NAME, weights=FILE)"
+    )
+
+
+def _saved(content: dict, path: str | Path) -> EmbeddingNet:
+    "What `save_net` wrote."
     if content["imret"] > VERSION:
         raise WeightsError(f"{path} is of version {content['imret']}: update imret to read it")
     glasses = Preprocess.from_dict(content["preprocess"])
@@ -85,6 +105,15 @@ def load_net(
     load_weights(net, content["state_dict"], path)
     if net.fingerprint() != content["fingerprint"]:
         raise WeightsError(f"{path} is damaged, its weights are not those saved: get it again")
+    return net
+
+
+def _headed(content: dict, path: str | Path) -> EmbeddingNet:
+    "What version 0.1.0 wrote of a net with a head: its name, the bits and the head apart."
+    name, bits, head = content["headed"]
+    glasses = Preprocess.from_dict(content["preprocess"])
+    net = create_embedder(f"{name}-{head}:{bits}", pretrained=False, preprocess=glasses)
+    load_weights(net, content["state_dict"], path)
     return net
 
 # %% ../../nbs/20_nets/25_checkpoints.ipynb #2c030902

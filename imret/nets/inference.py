@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACTS', 'DTYPES', 'direct_pairs', 'conv_types', 'fold_batchnorms', 'FusedConv', 'FusedBlock', 'fuse_activations',
-           'InferenceNet', 'trial_noise', 'has_bf16', 'inference_net']
+           'InferenceNet', 'lowest_cosine', 'trial_noise', 'has_bf16', 'inference_net']
 
 # %% ../../nbs/20_nets/30_inference.ipynb #77fea4bd
 import copy
@@ -191,7 +191,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class InferenceNet(nn.Module):
-    """A copy of an `EmbeddingNet` to run and not to train: pixels in, unit vectors out.
+    """A copy of an `EmbeddingNet` to run and not to train: pixels in, its vectors out.
 
     `dtype` is what the backbone computes in; pooling and length are float32 always. bfloat16 is
     used where the processor has units for it and the net keeps a cosine of 0.999 on rough and on
@@ -212,7 +212,7 @@ class InferenceNet(nn.Module):
             trial = copy.deepcopy(self.net)
             try:
                 step(trial, noise)
-                same = (trial(noise) * wanted).sum(dim=1).min().item() > 0.9999
+                same = lowest_cosine(trial(noise), wanted) > 0.9999
             except (AttributeError, RuntimeError):  # PyTorch has not the function, or not for this
                 same = False
             self.net = trial if same else self.net
@@ -223,7 +223,7 @@ class InferenceNet(nn.Module):
     def _try_bfloat16(self, noise: torch.Tensor, wanted: torch.Tensor) -> None:
         half = copy.deepcopy(self.net)
         half.backbone.to(torch.bfloat16)
-        cosine = (half(noise.bfloat16()) * wanted).sum(dim=1).min().item()
+        cosine = lowest_cosine(half(noise.bfloat16()), wanted)
         if cosine > 0.999:
             self.net, self.dtype = half, torch.bfloat16
         else:
@@ -236,10 +236,18 @@ class InferenceNet(nn.Module):
     def forward(
         self,
         pixels: torch.Tensor,  # RGB pictures `(B, H, W, 3)`, uint8
-    ) -> torch.Tensor:  # Unit vectors `(B, D)`, float32, on the CPU
+    ) -> torch.Tensor:  # `(B, D)`, float32, on the CPU
         "Preprocess and embed."
         pixels = pixels.to(self.device, non_blocking=True)
         return self.net(self.net.preprocess(pixels).to(self.dtype)).cpu()
+
+
+def lowest_cosine(
+    vectors: torch.Tensor,  # `(B, D)`, of any length
+    wanted: torch.Tensor,  # `(B, D)`, what they should be
+) -> float:  # Of the vector that is farthest off
+    "How well two nets agree: a head's numbers are not of length one, so products would not do."
+    return F.cosine_similarity(vectors, wanted, dim=1).min().item()
 
 
 def trial_noise(

@@ -11,15 +11,11 @@ from imret.training.batch_losses import (
     TeacherLoss,
     TripletHashingLoss,
 )
-from imret.training.headed import HeadedNet, judge_codes, sign_codes
+from imret.training.codes import judge_codes, sign_codes
 from imret.training.heads import (
-    HEADS,
     CentralSimilarityLoss,
-    DivideEncodeHead,
     HashNetLoss,
-    LinearHead,
     OrthoHashLoss,
-    create_head,
     hash_centres,
 )
 from imret.training.history import LivePlot, plot_history, read_log
@@ -70,15 +66,11 @@ __all__ = [
     "ClassLoss",
     "ContrastiveLoss",
     "DistillationLoss",
-    "DivideEncodeHead",
-    "HEADS",
     "HardNegatives",
     "HashNetLoss",
-    "HeadedNet",
     "LOSSES",
     "LabelBatches",
     "LiftedStructuredLoss",
-    "LinearHead",
     "LivePlot",
     "Loss",
     "MetricLearningLoss",
@@ -103,7 +95,6 @@ __all__ = [
     "Tuples",
     "VIEWS",
     "View",
-    "create_head",
     "create_loss",
     "create_net",
     "create_optimizer",

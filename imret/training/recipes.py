@@ -27,10 +27,10 @@ from imret.datasets import (
 )
 from ..datasets.tinytown import Tinytown
 from ..features import LearnedWhitening, PCAWhitening, extract
-from ..names import unknown
-from ..nets import EmbeddingNet, Whiten, create_embedder, freeze
+from ..names import Part, format_spec
+from ..nets import EmbeddingNet, Whiten, create_embedder, freeze, read_name
 from .batch_losses import TripletHashingLoss
-from .headed import HeadedNet, judge_codes
+from .codes import judge_codes
 from .losses import create_loss
 from .mining import HardNegatives, RandomNegatives
 from .optimizers import create_optimizer, create_schedule, parameter_groups
@@ -46,8 +46,6 @@ DEFAULTS = {
         "weights": "",  # A file of weights instead of the pretrained ones
         "freeze": 0,  # Last stage that does not learn; 0: all learn; -1: the whole backbone
         "whiten_from": "",  # What fills the net's `-whiten` first: learned or pca
-        "bits": 0,  # Above 0: a hashing head behind the pooled vector
-        "head": "linear",  # As `create_head` takes it
     },
     "data": {
         "dataset": "",  # As `load_dataset` takes it
@@ -114,10 +112,12 @@ def read_recipe(
             inner[parent] = dict(inner.get(parent, {}))
             inner = inner[parent]
         inner[key] = _value(value.strip())
+    if isinstance(told.get("net"), dict):
+        told["net"] = _with_head(where, told["net"])
     out = {}
     for name, table in told.items():
         if name not in DEFAULTS or not isinstance(table, dict):
-            raise SpecError(f"{where}: {unknown('table', name, DEFAULTS)}")
+            raise SpecError(f"{where}: unknown table [{name}], known are {', '.join(DEFAULTS)}")
         for key, value in table.items():
             _check(where, name, key, value)
     for name, table in DEFAULTS.items():
@@ -136,6 +136,21 @@ def _read(recipe: str | Path) -> dict:
         why = e.strerror if isinstance(e, OSError) else e
         known = ", ".join(list_recipes())
         raise StoreError(f"{recipe} is no recipe that can be read ({why}); bundled: {known}") from e
+
+
+def _with_head(where, net: dict) -> dict:
+    "The table [net] with the head in its name; version 0.1.0 had the keys `bits` and `head`."
+    name, rest = net.get("name", DEFAULTS["net"]["name"]), dict(net)
+    bits, head = rest.pop("bits", None), rest.pop("head", "linear")
+    if bits == 0 or (bits is None and "head" not in net):
+        return rest
+    backbone, parts = read_name(name)
+    told = parts.pop("head", None)
+    if bits is None or told is not None:
+        wanted = format_spec([Part(backbone), *parts.values(), Part(head, (bits or 64,))])
+        keys = " and ".join(k for k in ("bits", "head") if k in net)
+        raise SpecError(f"{where}: [net] {keys}: the name holds the head, say net.name={wanted}")
+    return rest | {"name": f"{name}-{head}:{bits}"}
 
 
 def list_recipes() -> list[str]:  # Names for `read_recipe`
@@ -158,7 +173,8 @@ def _check(where, name: str, key: str, value) -> None:
     if usual is None:
         if name in OPEN:
             return
-        raise SpecError(f"{where}: {unknown(f'key of [{name}]', key, DEFAULTS[name])}")
+        known = ", ".join(DEFAULTS[name])
+        raise SpecError(f"{where}: unknown key {key!r} in [{name}], known are {known}")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(usual, float) and number:
         return
@@ -206,14 +222,14 @@ def pool_benchmark(
 # %% ../../nbs/75_training/40_recipes.ipynb #5450dec7
 def create_net(
     recipe: dict[str, dict],  # From `read_recipe`
-) -> nn.Module:  # With its head, and with parts that do not learn
+) -> EmbeddingNet:  # With parts that do not learn
     "The net of a recipe, as it is before training."
     told = recipe["net"]
     torch.manual_seed(recipe["train"]["seed"])  # what a head begins with
     net = create_embedder(told["name"], weights=told["weights"] or None)
     if told["freeze"]:
         freeze(net, None if told["freeze"] < 0 else told["freeze"])
-    return HeadedNet(net, told["bits"], told["head"]) if told["bits"] else net
+    return net
 
 
 def fill_whitening(
@@ -263,13 +279,12 @@ def create_trainer(
     if recipe["net"]["whiten_from"]:
         kind = recipe["net"]["whiten_from"]
         fill_whitening(net, pool, kind, view.image_size, train["seed"], progress)
-    loss = _loss(recipe)
+    loss = _loss(recipe, 0 if net.head is None else net.dim)
     told = dict(recipe["optimizer"])
     parts, lr, decay = (told.pop(k) for k in ("parts", "lr", "weight_decay"))
     groups = parameter_groups(net, lr, decay, parts, loss)
     schedule = dict(recipe["schedule"])
     unit = schedule.pop("unit")
-    hashing = isinstance(net, HeadedNet)
     validate, judged = recipe["validate"], {}
     if held is not None and validate["queries"]:
         judged["valid"] = pool_benchmark(held, validate["queries"], data["seed"])
@@ -297,7 +312,7 @@ def create_trainer(
         cpu=train["cpu"],
         seed=train["seed"],
         tensorboard=train["tensorboard"],
-        judge=judge_codes if hashing else None,
+        judge=None if net.head is None else judge_codes,
         settings={k: repr(v) for k, v in settings.items() if k not in free},
         callbacks=callbacks,
     )
@@ -308,12 +323,12 @@ def _short(name: str) -> str:
     return Path(name.replace(":", "-")).stem
 
 
-def _loss(recipe: dict) -> nn.Module:
+def _loss(recipe: dict, bits: int) -> nn.Module:
     "The loss; a margin that is known to be no good is warned of."
-    told, bits = dict(recipe["loss"]), recipe["net"]["bits"]
+    told = dict(recipe["loss"])
     loss = create_loss(told.pop("name"), **told)
-    if isinstance(loss, TripletHashingLoss) and loss.margin is not None:
-        if bits and not bits / 4 < loss.margin <= bits / 4 + 8:
+    if isinstance(loss, TripletHashingLoss) and loss.margin is not None and bits:
+        if not bits / 4 < loss.margin <= bits / 4 + 8:
             warnings.warn(
                 f"margin {loss.margin:g} with {bits} bits: what was published works lies a bit "
                 f"above a quarter of the bits, such as {bits / 4 + 4:g}",

@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,14 +21,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..core import SpecError, StoreError, progress_bar
+from ..core import ImretError, SpecError, StoreError, progress_bar
 from ..datasets import RetrievalDataset
 from ..evaluation import evaluate
 from ..features import crop_image, read_image
 from ..nets import EmbeddingNet, save_net, write_checkpoint
 from ..nets.backbones import read_checkpoint
 from ..search import FlatIndex
-from .headed import HeadedNet
 from .losses import TrainingError
 from .optimizers import set_rates
 from .views import View
@@ -178,7 +177,7 @@ def _extra(name: str):
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        raise TrainingError("training needs the extra: pip install 'imretrieval[train]'") from e
+        raise TrainingError("training needs the extra: pip install 'imret[train]'") from e
 
 
 class _Team:
@@ -457,8 +456,8 @@ class Trainer:
         state = read_checkpoint(file)
         if not isinstance(state, dict) or state.get("imret_training") != VERSION:
             raise TrainingError(f"{file} is no checkpoint of this trainer: name another folder")
-        then, now = state["settings"], self.settings
-        changed = [k for k in {**then, **now} if _spelled(then, k) != _spelled(now, k)]
+        then, now = _today(state["settings"]), self.settings
+        changed = [k for k in {**then, **now} if then.get(k) != now.get(k)]
         if changed:
             told = "; ".join(f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in changed)
             raise TrainingError(f"{file} was trained with other settings: {told}")
@@ -500,11 +499,10 @@ class Trainer:
             if newest is None or sign * newest < max(sign * v for v in seen):
                 return
         if isinstance(self.net, EmbeddingNet):
-            save_net(self.net, file)
-        elif isinstance(self.net, HeadedNet):
-            self.net.save(file)
-        else:
-            write_checkpoint({"state_dict": self.net.state_dict()}, file)
+            with suppress(ImretError):  # of a net that no name describes, the weights are kept
+                save_net(self.net, file)
+                return
+        write_checkpoint({"state_dict": self.net.state_dict()}, file)
 
     def _draw(self) -> None:
         "Curves for TensorBoard."
@@ -516,7 +514,16 @@ class Trainer:
                     writer.add_scalar(name, value, row["epoch"])
 
 
-_PLAIN = {"whole": "whole", "square": "square", "random_square": "square", "random_crop": "square"}
+_PLAIN = {"whole": "whole", "square": "square", "random-square": "square", "random-crop": "square"}
+
+
+def _today(settings: dict[str, str]) -> dict[str, str]:
+    "The settings of a run of version 0.1.0, which named a head apart from its net, as of today."
+    settings = dict(settings)
+    bits, head = settings.pop("net.bits", "0"), settings.pop("net.head", "").strip("'")
+    if bits != "0":
+        settings["net.name"] = f"{settings['net.name'][:-1]}-{head}:{bits}'"
+    return settings
 
 
 def _plain(value):
@@ -528,13 +535,6 @@ def _columns(name: str, dataset: RetrievalDataset) -> list[str]:
     "How the log calls the mAPs of a set."
     protocols = dataset.truth.protocols
     return [f"{name}_mAP" + (f"_{p}" if len(protocols) > 1 else "") for p in protocols]
-
-
-def _spelled(settings: Mapping, key: str) -> str | None:
-    "A setting; where it is a name, `-` is as good as `_`."
-    names = "view.kind", "schedule.name", "data.dataset"
-    value = settings.get(key)
-    return value.replace("-", "_") if key in names and isinstance(value, str) else value
 
 
 def judge_cosine(
