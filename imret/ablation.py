@@ -19,13 +19,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from imret.core import (
-    Ranking,
-    SpecError,
-    StoreError,
-    l2_normalize,
-    progress_bar,
-)
+from .benchmark import Retriever, benchmark
+from .core import Ranking, SpecError, StoreError, l2_normalize, progress_bar
 from imret.datasets import (
     LabelledImages,
     RetrievalDataset,
@@ -33,21 +28,19 @@ from imret.datasets import (
     load_benchmark,
     load_dataset,
 )
-from .evaluation import Comparison, Evaluation, compare, evaluate
+from .evaluation import Comparison, Evaluation, compare
 from imret.features import (
-    SCALES,
     WHITENINGS,
-    check_framing,
-    describe,
+    Descriptor,
+    DescriptorSpec,
     describe_set,
     fit_named,
     guard_sets,
     read_whitening,
-    resolutions,
 )
+from .features.spec import check_setting
 from .names import Registry, find_part, normal, unknown
-from .nets import create_embedder, read_name
-from .search import FlatIndex
+from .nets import read_name
 
 # %% ../nbs/91_ablation.ipynb #3c19d90e
 @dataclass(frozen=True)
@@ -122,45 +115,8 @@ def _check_pooling(value: str) -> str:
 
 
 def _check_scales(value: str | Sequence[float]) -> str | tuple[float, ...]:
-    "A name, or factors as floats."
-    if isinstance(value, str):
-        resolutions(value, 1024)
-        return str(normal(SCALES, find_part(SCALES, value), ["image_size"]))
-    good = isinstance(value, tuple) and value and all(isinstance(s, int | float) for s in value)
-    if not good or not all(0 < s < 100 for s in value):
-        raise SpecError(f"scales {value!r} are not positive factors such as (1, 0.7071, 0.5)")
-    return tuple(float(s) for s in value)
-
-
-def _check_power(value: str | float) -> str | float:
-    "A mean by its name, or an exponent."
-    if value in ("plain", "net"):
-        return value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < np.inf:
-        raise SpecError(f"power {value!r} is not plain, net or a number above 0")
-    return "plain" if value == 1 else float(value)
-
-
-def _set_power(value: str | float, settings: dict) -> dict:
-    return settings | {"power": {"plain": 1.0, "net": None}.get(value, value)}
-
-
-def _check_flip(value: bool) -> bool:
-    if not isinstance(value, bool):
-        raise SpecError(f"flip {value!r} is not true or false")
-    return value
-
-
-def _check_framing(name: str) -> Callable:
-    "A check for `crop` or `resize`."
-
-    def check(value: str | None) -> str:
-        value = "none" if value is None else value
-        how = {"crop": "before", "resize": "long"} | {name: value}
-        return dict(zip(how, check_framing(**how), strict=True))[name]
-
-    return check
+    "As the name of a descriptor has them; `one` keeps its name in the table."
+    return "one" if value == "one" else check_setting("scales", value)
 
 
 def _check_whole(name: str) -> Callable:
@@ -176,11 +132,9 @@ def _check_whole(name: str) -> Callable:
 
 register_axis("pooling", "extract", _set("pooling"), _check_pooling)
 register_axis("scales", "extract", _set("scales"), _check_scales)
-register_axis("image_size", "extract", _set("image_size"), _check_whole("image_size"))
-register_axis("power", "extract", _set_power, _check_power)
-register_axis("flip", "extract", _set("flip"), _check_flip)
-register_axis("crop", "extract", _set("crop"), _check_framing("crop"))
-register_axis("resize", "extract", _set("resize"), _check_framing("resize"))
+register_axis("image_size", "extract", _set("size"), _check_whole("image_size"))
+for _name in ("power", "flip", "crop", "resize"):
+    register_axis(_name, "extract", _set(_name), partial(check_setting, _name))
 
 # %% ../nbs/91_ablation.ipynb #ce3344a7
 def _check_whitening(value: str | None) -> str | None:
@@ -270,8 +224,7 @@ class Ablation:
     ):
         self.dataset, self.fit_on, self.seed = dataset, fit_on, seed
         self.axes, self.cache_dir = _read_axes(axes), cache_dir
-        settings = {"backbone": backbone, "pooling": "gem", "scales": (1.0,)}
-        self.settings = settings | {"image_size": image_size}
+        self.settings = {"backbone": backbone, "pooling": "gem", "size": image_size}
         first = {name: _label(values[0]) for name, values in self.axes.items()}
         self.baseline = tuple(first.values())  # `find` fills in from it
         self.baseline = self.find(baseline or {})
@@ -354,8 +307,7 @@ class Ablation:
         for values in progress_bar(order, desc="ablation", show=progress, unit="cell"):
             cell, key = dict(zip(self.axes, values, strict=True)), tuple(map(_label, values))
             vectors = self._vectors(cell, path, progress)
-            ranking = self._rank(cell, vectors)
-            found[key] = {p: self._judge(ranking, p) for p in self.protocols}
+            found[key] = self._measure(cell, vectors)
             d = vectors.database.shape[1]
             sizes[key] = d, 4 * d if vectors.bytes_each is None else vectors.bytes_each
         keys = [tuple(map(_label, values)) for values in cells]
@@ -387,10 +339,10 @@ class Ablation:
 
     def _extract(self, settings: dict, progress: bool) -> Vectors:
         "Describe what is judged and, where an axis learns, what is learned from."
-        name = f"{settings['backbone']}-{settings['pooling']}"
-        options = {k: v for k, v in settings.items() if k not in ("backbone", "pooling")}
-        options |= {"cache_dir": self.cache_dir, "progress": progress}
-        make = partial(describe, create_embedder(name), **options)
+        rest = {k: v for k, v in settings.items() if k not in ("backbone", "pooling")}
+        spec = DescriptorSpec(f"{settings['backbone']}-{settings['pooling']}", **rest)
+        options = {"cache_dir": self.cache_dir, "progress": progress}
+        make = partial(Descriptor(spec).extract, **options)
         database = make(self.dataset.images)
         queries = make(self.dataset.queries, self.dataset.boxes)
         if not self.fitted:
@@ -398,19 +350,18 @@ class Ablation:
         learned = describe_set(make, self.fit_on)
         return Vectors(database, queries, learned, self.fit_on)
 
-    def _rank(self, cell: dict, vectors: Vectors) -> Ranking:
-        "Search exactly, then let the axes of the last stage act."
-        index = FlatIndex(vectors.database.shape[1])
-        index.add(vectors.database)
-        ranking = index.rank(vectors.queries)
-        for axis in self._of("rank"):
-            ranking = axis.apply(cell[axis.name], vectors, ranking)
-        return ranking
+    def _measure(self, cell: dict, vectors: Vectors) -> Mapping[str, Evaluation]:
+        "Search exactly, let the axes of the last stage act, and evaluate."
 
-    def _judge(self, ranking: Ranking, protocol: str) -> Evaluation:
-        "A cell under one protocol."
-        name = self.dataset.name
-        return evaluate(ranking, self.dataset.truth, protocol, seed=self.seed, dataset=name)
+        def rerank(ranking: Ranking, queries: np.ndarray, database: np.ndarray) -> Ranking:
+            for axis in self._of("rank"):
+                ranking = axis.apply(cell[axis.name], vectors, ranking)
+            return ranking
+
+        retriever = Retriever(None, rerank=rerank if self._of("rank") else None)
+        features = vectors.database, vectors.queries
+        options = {"protocols": self.protocols, "features": features, "seed": self.seed}
+        return benchmark(self.dataset, retriever, **options)
 
     def compare(
         self,

@@ -7,7 +7,6 @@ __all__ = ['FORMAT', 'COLUMNS', 'SearchEngine']
 
 # %% ../nbs/90_engine.ipynb #9b74c9a5
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -18,25 +17,16 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
+from .benchmark import Retriever, create_index, open_retriever
 from .core import DatasetError, StoreError
 from .datasets import list_images
-from .features import extract
-from .nets import EmbeddingNet, create_embedder
-from .search import FlatIndex, duplicate_groups
+from .features import Descriptor, DescriptorError, DescriptorSpec
+from .files import write_whole
+from .search import as_vectors, duplicate_groups
 
 # %% ../nbs/90_engine.ipynb #98c2a427
-FORMAT = 1  # raised when an older imret could no longer read the directory
+FORMAT = 2  # raised when an older imret could no longer read the directory
 COLUMNS = {"id": "int64", "path": "str", "bytes": "int64", "mtime_ns": "int64"}
-
-
-def _replace(path: Path, write) -> None:
-    "Write a file beside its place, force it to disk, and move it into place in one step."
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(beside, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def _read_manifest(folder: Path) -> dict:
@@ -54,7 +44,15 @@ def _read_manifest(folder: Path) -> dict:
             f"{folder} was written by a newer imret ({manifest.get('imret')}, format {version}); "
             f"this one reads up to format {FORMAT}: upgrade imret"
         )
-    return manifest
+    return manifest if version > 1 else _from_first(manifest)
+
+
+def _from_first(manifest: dict) -> dict:
+    "What version 0.1.0 wrote, in today's words; its vectors are as good as new ones."
+    net, weights = manifest.pop("embedder"), manifest.pop("weights")
+    spec = DescriptorSpec(net, weights, manifest.pop("image_size"))
+    manifest |= {"format": FORMAT, "retriever": str(spec), "bits": None}
+    return manifest | {"net_fingerprint": manifest.pop("fingerprint")}
 
 # %% ../nbs/90_engine.ipynb #b5d67d53
 class SearchEngine:
@@ -72,7 +70,8 @@ class SearchEngine:
         vectors: np.ndarray,  # Descriptors `(images, D)` float32
     ):
         self.folder, self.manifest, self.items = folder, manifest, items
-        self.index = FlatIndex(manifest["dim"])
+        index = manifest["retriever"].partition(" | ")[2] or "flat"
+        self.index = create_index(index, manifest["dim"], manifest["bits"])
         self.index.add(vectors)
 
     @classmethod
@@ -80,37 +79,41 @@ class SearchEngine:
         cls,
         photos: str | Path | Iterable[str | Path],  # A folder, or image files
         out: str | Path,  # Directory of the engine; must be new or empty
-        embedder: str = "efficientnet_lite0-gem",  # As in `create_embedder`
-        image_size: int = 320,  # Longest side in pixels that the net sees
-        weights: str | Path | None = None,  # Own weights, as in `create_embedder`
+        retriever: Retriever | Descriptor | str | Path = "efficientnet_lite0-gem",
+        fit_on=None,  # Dataset that a whitening learns from; None: the photographs themselves
         progress: bool = True,  # Show progress bars
     ) -> "SearchEngine":  # Saved, and ready
         """Index photographs. Files that cannot be read are left out and listed in `skipped`.
 
-        An interrupted build goes on where it stopped when it is called again. Raises `StoreError`
-        where `out` holds something already, `DatasetError` where no file is a picture."""
+        `retriever` is what `benchmark` takes. An interrupted build goes on where it stopped when
+        it is called again. Raises `StoreError` where `out` holds something already,
+        `DatasetError` where no file is a picture, `SpecError` for a name that cannot be read."""
+        retriever = open_retriever(retriever)
+        descriptor = retriever.descriptor
         out = Path(out)
         if (out / "engine.json").exists():
             raise StoreError(f"{out} holds an index already: add to it, or choose another place")
         if out.exists() and any(p.name not in ("unfinished", ".lock") for p in out.iterdir()):
             raise StoreError(f"{out} holds other files: choose a new or empty directory")
         files = _files(photos)
-        net = create_embedder(embedder, weights=weights)
+        descriptor.check_net()
+        if not descriptor.fitted:
+            told = {"cache_dir": out / "unfinished", "progress": progress, "on_error": "skip"}
+            descriptor.fit(files if fit_on is None else fit_on, **told)
         manifest = {
             "format": FORMAT,
             "imret": __version__,
-            "embedder": net.name,
-            "weights": None if weights is None else str(Path(weights).resolve()),
-            "fingerprint": net.fingerprint(),
-            "dim": net.dim,
-            "image_size": image_size,
+            "retriever": str(retriever),
+            "fingerprint": descriptor.fingerprint(),
+            "dim": descriptor.dim,
+            "bits": descriptor.bits,
             "generation": 0,
             "next_id": 0,
             "skipped": {},
         }
         items = pd.DataFrame(columns=list(COLUMNS)).astype(COLUMNS)
-        engine = cls(out, manifest, items, np.empty((0, net.dim), np.float32))
-        engine.net = net
+        engine = cls(out, manifest, items, _nothing(descriptor))
+        engine.retriever = retriever
         engine._change(lambda: engine._embed(files, progress))
         return engine
 
@@ -118,31 +121,40 @@ class SearchEngine:
     def open(
         cls,
         folder: str | Path,  # Directory made by `build`
-        embedder: str | None = None,  # If given, must be the net that the index was made with
+        retriever: str | None = None,  # If given, must be what the index was made with
     ) -> "SearchEngine":  # Ready to search
-        "Open a directory. Raises `StoreError` if it is no index, damaged, or of another net."
+        "Open a directory. Raises `StoreError` if it is no index, damaged, or of another retriever."
         folder = Path(folder)
         manifest, items, vectors = _load(folder)
         engine = cls(folder, manifest, items, vectors)
-        if embedder is not None and embedder != manifest["embedder"]:
-            raise StoreError(f"{folder} was made with {manifest['embedder']}, not with {embedder}")
+        own = manifest["retriever"]
+        if retriever is not None and str(open_retriever(retriever)) != own:
+            raise StoreError(f"{folder} was made with {own}, not with {retriever}")
         return engine
 
     @cached_property
-    def net(self) -> EmbeddingNet:
-        "The net that made the vectors. Raises `StoreError` if its weights have changed since."
-        net = create_embedder(self.manifest["embedder"], weights=self.manifest["weights"])
-        if net.fingerprint() != self.manifest["fingerprint"]:
+    def retriever(self) -> Retriever:
+        "What made the vectors. Raises `StoreError` if its weights have changed since."
+        name = self.manifest["retriever"]
+        own = self.folder / "descriptor"
+        first = Descriptor(name.partition(" | ")[0]) if not own.exists() else None
+        descriptor = first or Descriptor.load(own)
+        known = self.manifest.get("net_fingerprint") or self.manifest["fingerprint"]
+        try:
+            now = first.net.fingerprint() if first else descriptor.fingerprint()
+        except DescriptorError as e:
+            raise StoreError(str(e)) from e
+        if now != known:
             raise StoreError(
-                f"{self.folder} was made with other weights of {net.name}: index the photos again"
+                f"{self.folder} was made with other weights of {descriptor}: index the photos again"
             )
-        return net
+        return Retriever(descriptor, *name.split(" | ")[1:])
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __repr__(self) -> str:
-        return f"SearchEngine({len(self)} images, {self.manifest['embedder']}, {self.folder.name})"
+        return f"SearchEngine({len(self)} images, {self.manifest['retriever']}, {self.folder.name})"
 
     @property
     def skipped(self) -> pd.DataFrame:
@@ -158,8 +170,7 @@ class SearchEngine:
         """Find the photographs that look like a picture, or like a part of it.
 
         Gives `min(k, images)` rows. Raises `ImageError` for a picture that cannot be read."""
-        size = self.manifest["image_size"]
-        query = extract(self.net, [image], [box], image_size=size, progress=False)
+        query = self.retriever.describe([image], [box], progress=False)
         scores, ids = self.index.search(query, k)
         scores, ids = scores[:, : len(self)], ids[:, : len(self)]  # no more than there are
         paths = self.items["path"].to_numpy()[ids[0]]
@@ -177,7 +188,8 @@ class SearchEngine:
         first, and the two that are least alike: `weakest` (their similarity), `weakest_a`,
         `weakest_b`. Raises `SearchError` for a threshold outside 0 to 1, or so low that too many
         pairs reach it."""
-        found = duplicate_groups(self.index.vectors, threshold).rename(columns={"id": "path"})
+        vectors = as_vectors(self.index.reconstruct_n(), self.manifest["bits"])
+        found = duplicate_groups(vectors, threshold).rename(columns={"id": "path"})
         paths = self.items["path"].to_numpy()
         for column in ("path", "weakest_a", "weakest_b"):
             found[column] = paths[found[column]]
@@ -219,10 +231,8 @@ class SearchEngine:
         known = {path: (size, time) for path, size, time in zip(*columns, strict=True)}
         new = [p for p in files if known.get(str(p)) != (stats[p].st_size, stats[p].st_mtime_ns)]
         errors = []
-        vectors = extract(
-            self.net,
+        vectors = self.retriever.describe(
             new,
-            image_size=self.manifest["image_size"],
             on_error="skip",
             errors=errors,
             cache_dir=self.folder / "unfinished",
@@ -280,14 +290,25 @@ class SearchEngine:
         number = self.manifest["generation"] + 1
         vectors, items = f"vectors-{number}.npy", f"items-{number}.parquet"
         matrix = self.index.reconstruct_n(0, self.index.ntotal)
-        _replace(self.folder / vectors, lambda f: np.save(f, matrix))
-        _replace(self.folder / items, lambda f: self.items.to_parquet(f, index=False))
+        if not (self.folder / "descriptor").exists():
+            self.retriever.descriptor.save(self.folder / "descriptor")
+            self.manifest["fingerprint"] = self.retriever.descriptor.fingerprint()
+            self.manifest.pop("net_fingerprint", None)
+        write_whole(self.folder / vectors, lambda f: np.save(f, matrix))
+        write_whole(self.folder / items, lambda f: self.items.to_parquet(f, index=False))
         self.manifest |= {"generation": number, "vectors": vectors, "items": items}
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False)
-        _replace(self.folder / "engine.json", lambda f: f.write(text.encode()))
+        write_whole(self.folder / "engine.json", text)
         for old in [*self.folder.glob("vectors-*.npy"), *self.folder.glob("items-*.parquet")]:
             if old.name not in (vectors, items):
                 old.unlink(missing_ok=True)
+
+
+def _nothing(descriptor: Descriptor) -> np.ndarray:
+    "No vectors, or no codes."
+    if descriptor.bits is None:
+        return np.empty((0, descriptor.dim), np.float32)
+    return np.empty((0, -(-descriptor.bits // 8)), np.uint8)
 
 
 def _files(photos: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -310,7 +331,8 @@ def _load(folder: Path) -> tuple[dict, pd.DataFrame, np.ndarray]:
             continue
         except (OSError, ValueError, KeyError) as e:
             raise StoreError(f"{folder} is damaged ({e}): index the photos again") from e
-        if vectors.shape != (len(items), manifest["dim"]):
+        width = manifest["dim"] if manifest["bits"] is None else -(-manifest["bits"] // 8)
+        if vectors.shape != (len(items), width):
             raise StoreError(
                 f"{folder} is damaged ({len(items)} items, vectors {vectors.shape}): "
                 "index the photos again"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'Part', 'read_value', 'write_value', 'split_outside_quotes', 'parse_spec', 'format_spec', 'unknown',
-           'takes', 'check_part', 'Registry', 'normal', 'create']
+           'choose', 'takes', 'check_part', 'Registry', 'normal', 'find_part', 'create']
 
 # %% ../nbs/01_names.ipynb #6857d4b5
 import difflib
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 
-from .core import SpecError
+from .core import ImretError, SpecError
 
 # %% ../nbs/01_names.ipynb #df807623
 @dataclass(frozen=True)
@@ -128,14 +128,32 @@ def unknown(
     kind: str,  # What it should be, such as `pooling`
     name: object,  # What was given
     known: Iterable[str],  # What could have been
+    error: type[ImretError] = SpecError,  # What it is for whoever catches it
     most: int = 40,  # More than so many are not listed
-) -> SpecError:  # To be raised
+) -> ImretError:  # To be raised
     "The error for a name that is not known: what is, and which of it comes nearest."
     known = sorted(map(str, known))
-    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), known, n=3)
+    alike = {k.lower().replace("-", "_"): k for k in known}
+    given = str(name).partition(":")[0].lower().replace("-", "_")
+    near = difflib.get_close_matches(given, alike, n=3)
     listed = f": known are {', '.join(known)}" if len(known) <= most else ""
-    guess = f"{';' if listed else ':'} did you mean {', '.join(near)}?" if near else ""
-    return SpecError(f"unknown {kind} {name!r}{listed}{guess}")
+    guess = ", ".join(alike[n] for n in near)
+    guess = f"{';' if listed else ':'} did you mean {guess}?" if near else ""
+    return error(f"unknown {kind} {name!r}{listed}{guess}")
+
+
+def choose(
+    kind: str,  # What it should be
+    name: object,  # What was given
+    known: Iterable[str],  # What it can be
+    error: type[ImretError] = SpecError,  # As `unknown` takes it
+) -> str:  # The one of `known` that is meant
+    "Find a name, with `-` read as `_`. Raises the error of `unknown` where it is not there."
+    known = list(known)
+    for meant in (name, str(name).replace("-", "_")):
+        if meant in known:
+            return meant
+    raise unknown(kind, name, known, error)
 
 # %% ../nbs/01_names.ipynb #8b3e397e
 REQUIRED = inspect.Parameter.empty  # stands for the default of a parameter that has none
@@ -176,14 +194,16 @@ class Registry(Mapping):
 
     `declared` holds names that modules register when they are imported, with their parameters and
     defaults: `{"imret.nets.pooling": ["mac", "gem:p=3.0"]}`. These are known at once; the module
-    is imported when one of them is asked for. What is written with `-` is found under `_`."""
+    is imported when one of them is asked for. Names come in the order in which they were declared
+    or registered. What is written with `-` is found under `_`."""
 
     def __init__(
         self,
         kind: str,  # What its things are called in errors, such as `pooling`
         declared: Mapping[str, Sequence[str]] | None = None,  # Module to names
+        error: type[ImretError] = SpecError,  # Raised for what is not there, or does not fit
     ):
-        self.kind, self._things, self._declared = kind, {}, {}
+        self.kind, self.error, self._things, self._declared = kind, error, {}, {}
         for module, specs in (declared or {}).items():
             self._declared |= {p.name: (module, p) for s in specs for p in parse_spec(s)}
 
@@ -199,7 +219,8 @@ class Registry(Mapping):
             raise SpecError(f"{name!r} cannot name a {self.kind}: use letters, digits and _")
         there = self._things.get(name, thing)
         if getattr(there, "__qualname__", there) != getattr(thing, "__qualname__", thing):
-            raise SpecError(f"the name {name!r} of a {self.kind} is taken: choose another")
+            whose = getattr(there, "__qualname__", there)
+            raise SpecError(f"the {self.kind} {name!r} is {whose}'s: choose another name")
         self._things[name] = thing
         return thing
 
@@ -207,11 +228,8 @@ class Registry(Mapping):
         self,
         name: str,  # As somebody wrote it
     ) -> str:  # As it is registered
-        "The name as it is known. Raises `SpecError` that lists what is known."
-        for known in (name, str(name).replace("-", "_")):
-            if known in self:
-                return known
-        raise unknown(self.kind, name, self)
+        "The name as it is known. Raises the registry's error, which lists what is known."
+        return choose(self.kind, name, self, self.error)
 
     def takes(
         self,
@@ -224,15 +242,16 @@ class Registry(Mapping):
         return dict.fromkeys(declared.args, REQUIRED) | declared.kwargs
 
     def __getitem__(self, name: str):
+        name = str(name).replace("-", "_")
         if name not in self._things and name in self._declared:
             import_module(self._declared[name][0])
         return self._things[name]
 
-    def __contains__(self, name: object) -> bool:  # without importing what `name` stands for
-        return name in self._things or name in self._declared
+    def __contains__(self, name: object) -> bool:
+        return str(name).replace("-", "_") in {*self._declared, *self._things}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted({*self._things, *self._declared}))
+        return iter({**self._declared, **self._things})
 
     def __len__(self) -> int:
         return len({*self._things, *self._declared})
@@ -249,21 +268,37 @@ def normal(
     return check_part(Part(name, part.args, part.kwargs), parameters, registry.kind)
 
 
+def find_part(
+    registry: Registry,
+    spec: str,  # A name and its arguments, such as `gem:p=4`
+) -> Part:  # With the name as it is registered
+    "Read a name of one part. Raises the registry's error for an unknown name, and for more parts."
+    name, colon, tail = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+    if name in registry:
+        spec = registry.find(name) + colon + tail
+    part, *others = parse_spec(spec)
+    if others and part.name in registry:
+        raise registry.error(f"a {registry.kind} is one part, such as {part}: {spec!r} has more")
+    return Part(registry.find(name if others else part.name), part.args, part.kwargs)
+
+
 def create(
     registry: Registry,
     spec: str,  # A name and its arguments, such as `gem:p=4`
+    /,
     *before,  # What the thing takes first, such as the channels of a map
     **more,  # Further arguments, by name
 ):
-    "Make a thing by name. Raises `SpecError` for an unknown name and arguments that do not fit."
-    part, *others = parse_spec(spec)
-    if others:
-        raise SpecError(f"a {registry.kind} is one part, such as {part}: {spec!r} has more")
-    make = registry[registry.find(part.name)]
+    """Make a thing by its name.
+
+    Raises `SpecError`, or the registry's own error, for an unknown name and arguments that do not
+    fit."""
+    part = find_part(registry, spec)
+    make = registry[part.name]
     signature = inspect.signature(make)
     try:
-        bound = signature.bind(*before, *part.args, **{**part.kwargs, **more})
+        bound = signature.bind(*before, *part.args, **part.kwargs, **more)
     except TypeError as e:
         known = ", ".join([*signature.parameters][len(before) :]) or "nothing"
-        raise SpecError(f"{registry.kind} {spec!r}: {e}; it takes {known}") from e
+        raise registry.error(f"{registry.kind} {spec!r}: {e}; it takes {known}") from e
     return make(*bound.args, **bound.kwargs)

@@ -62,25 +62,25 @@ def by_hand(net, dataset, **way):
 @pytest.mark.parametrize(
     "options, way, said",
     [
-        ("", {}, "64 px"),
-        ("--scales 1,0.7071", {"scales": (1, 0.7071)}, "64 px x 1, 0.7071"),
-        ("--scales three", {"scales": "three"}, "64 px x three"),
-        ("--scales one --flip", {"scales": "one", "flip": True}, "64 px x one, and mirrored"),
+        ("", {}, ""),
+        ("--scales 1,0.7071", {"scales": (1, 0.7071)}, "-scales:1,0.7071"),
+        ("--scales three", {"scales": "three"}, "-scales:three"),
+        ("--scales one --flip", {"scales": "one", "flip": True}, "-flip"),
         (
             "--scales 1,2 --power net",
             {"scales": (1, 2), "power": None},
-            "64 px x 1, 2, power of the net",
+            "-scales:1,2-power:net",
         ),
         (
             "--scales half_more --power 2.5 --resize square --crop after",
             {"scales": "half_more", "power": 2.5, "resize": "square", "crop": "after"},
-            "64 px x half_more, power 2.5, crop after, resize square",
+            "-scales:half_more-power:2.5-crop:after-resize:square",
         ),
     ],
 )
 def test_options_of_extraction(evaluate, folders, net, options, way, said):
     lines, vectors = evaluate(*options.split())
-    assert lines[0] == f"judged, efficientnet_lite0-gem at {said}"
+    assert lines[0] == f"judged, efficientnet_lite0-gem-size:64{said}"
     wanted = by_hand(net, load_dataset(folders / "judged"), **way)
     assert np.allclose(vectors, wanted, atol=1e-5)
 
@@ -88,7 +88,8 @@ def test_options_of_extraction(evaluate, folders, net, options, way, said):
 @pytest.mark.parametrize("spec", ["pca:power=0.5,dim=4", "learned:dim=8,pca=16"])
 def test_whitening_fitted_on_another_set(evaluate, folders, net, spec):
     lines, vectors = evaluate("--whiten", spec, "--fit-on", folders / "other")
-    assert lines[0].endswith(f"64 px, whitened by {spec} fitted on {folders / 'other'}")
+    assert lines[0].startswith("judged, efficientnet_lite0-gem-size:64-" + spec.partition(":")[0])
+    assert lines[0].endswith(", fitted on other")
     other = load_dataset(folders / "other")
     learned = describe(net, other.images, image_size=64, progress=False)
     whitening = fit_named(spec, learned, other)
@@ -103,13 +104,13 @@ def test_whitening_from_a_file_and_among_distractors(evaluate, folders, net):
     file = folders / "kept.npz"
     PCAWhitening(6).fit(plain[:9], fitted_on="elsewhere").save(file)
     lines, vectors = evaluate("--whiten", file)
-    assert lines[0].endswith(f"whitened by {file} fitted on elsewhere")
+    assert lines[0].endswith(f"-whitening:'{file}', fitted on elsewhere")
     assert np.allclose(vectors, PCAWhitening(6).fit(plain[:9]).transform(plain), atol=1e-4)
     assert evaluate("--features", folders / "vectors.npy")[0][1:] == lines[1:]
     for _ in range(2):  # the second time from the shards
         among, _ = evaluate("--whiten", file, "--distractors", folders / "others")
-        assert "among 5 distractors" in among[0] and f"whitened by {file}" in among[0]
-    [shard] = (folders / "cache").glob("shards-*/whitened-*/00000.npy")
+        assert "among 5 distractors" in among[0] and f"whitening:'{file}'" in among[0]
+    [shard] = (folders / "cache").glob("shards-*/00000.npy")
     assert np.load(shard).shape == (5, 6)
 
 
@@ -120,13 +121,13 @@ def test_what_is_judged_may_be_learned_from_only_if_said(evaluate, folders, caps
     assert "--allow-test-fit" in capsys.readouterr().err
     with pytest.warns(UserWarning, match="no estimate for other photographs"):
         lines, _ = evaluate(*same, "--allow-test-fit")
-    assert "whitened by pca" in lines[0]
+    assert "-pca, fitted on judged" in lines[0]
 
 
 @pytest.mark.parametrize(
     "options, said",
     [
-        ("--scales big", "half_more, one, rmac, three"),
+        ("--scales big", "half_more, one"),
         ("--scales 1,0", "above 0"),
         ("--scales rmac", "[-186, 64, 314]"),
         ("--power strong", "plain, net or a number"),

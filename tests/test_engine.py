@@ -18,7 +18,7 @@ from imret.cli import main
 from imret.core import DatasetError, ImageError, StoreError
 from imret.engine import SearchEngine
 
-SIZE = 64
+NAME = "efficientnet_lite0-gem-size:64"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def engine(photos, tmp_path):
-    return SearchEngine.build(photos, tmp_path / "index", image_size=SIZE, progress=False)
+    return SearchEngine.build(photos, tmp_path / "index", NAME, progress=False)
 
 
 def state(folder):
@@ -96,7 +96,7 @@ def test_two_objects_lose_nothing(engine, photos):
 KILLED = """
 import os, sys
 from imret.engine import SearchEngine
-import imret.engine
+import imret.files
 real, count = os.replace, 0
 def replace(a, b):
     global count
@@ -104,7 +104,7 @@ def replace(a, b):
     if count == int(sys.argv[2]):
         os.kill(os.getpid(), 9)
     real(a, b)
-imret.engine.os.replace = replace
+imret.files.os.replace = replace
 engine = SearchEngine.open(sys.argv[1])
 engine.remove(engine.items["path"][:6])
 """
@@ -118,7 +118,7 @@ def test_killed_while_saving_leaves_the_old_state(engine, step):
     again = SearchEngine.open(engine.folder)
     assert len(again) == 12
     assert again.remove(again.items["path"][:1]) == 1  # and it can go on
-    assert len(state(again.folder)) == 3
+    assert len(state(again.folder)) == 4
 
 
 def test_a_killed_build_goes_on(photos, tmp_path):
@@ -275,7 +275,7 @@ def test_dedup_lists_copies_and_touches_nothing(photos, tmp_path, capsys):
     scans = tmp_path / "scans"
     shutil.copytree(photos, scans)
     shutil.copy(scans / "picture 03 é.png", scans / "the same, again.png")
-    SearchEngine.build(scans, tmp_path / "index", image_size=SIZE, progress=False)
+    SearchEngine.build(scans, tmp_path / "index", NAME, progress=False)
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in scans.iterdir()}
     out = tmp_path / "new" / "list.csv"
     args = ["dedup", str(tmp_path / "index"), "--threshold", "0.99999", "--out", str(out)]

@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
+from .. import __version__
 from ..core import GroundTruth, Ranking, StoreError, TruthError
 from .results import Evaluation, _write
 from imret.evaluation.saved import (
@@ -104,8 +105,8 @@ def truth_marks(
 # %% ../../nbs/15_evaluation/25_runs.ipynb #6966fee2
 def _versions() -> dict[str, str]:
     "Versions of the packages that a result may depend on, where they are installed."
-    found = {}
-    for package in ("imret", "numpy", "torch", "timm", "faiss-cpu"):
+    found = {"imret": __version__}
+    for package in ("numpy", "torch", "timm", "faiss-cpu"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,5 +1,6 @@
 # What the room offers: type checkers read this, and __init__.py, which loads what is asked for.
 from .cache import VectorCache
+from .descriptor import Descriptor, DescriptorError, open_descriptor, pack_signs
 from .extract import check_framing, extract
 from .fusion import MultiLayerFusion, extract_layers
 from .images import crop_image, decode_image, frame_image, read_image, resize_image
@@ -24,6 +25,7 @@ from .named import (
     read_whitening,
     register_whitening,
 )
+from .spec import DescriptorSpec, read_spec
 from .whitening import (
     LearnedWhitening,
     Moments,
@@ -37,6 +39,9 @@ from .whitening import (
 )
 
 __all__ = [
+    "Descriptor",
+    "DescriptorError",
+    "DescriptorSpec",
     "LearnedWhitening",
     "Moments",
     "MultiLayerFusion",
@@ -66,7 +71,10 @@ __all__ = [
     "matching_of",
     "matching_pairs",
     "moments",
+    "open_descriptor",
+    "pack_signs",
     "read_image",
+    "read_spec",
     "read_whitening",
     "register_scales",
     "register_whitening",

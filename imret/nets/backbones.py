@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PYPI_WEIGHTS', 'TORCHVISION', 'pypi_weights', 'Backbone', 'TorchvisionModel', 'Unread', 'read_checkpoint',
-           'unwrap_weights', 'read_weights', 'load_weights', 'create_backbone']
+           'unwrap_weights', 'read_weights', 'load_weights', 'create_backbone', 'check_backbone']
 
 # %% ../../nbs/20_nets/10_backbones.ipynb #a5240f51
 import _codecs
@@ -330,15 +330,19 @@ def create_backbone(
             own = model.state_dict()
             load_weights(model, {k: t for k, t in state.items() if k in own}, name)
     else:
-        _check_name(name)
+        check_backbone(name)
         model = _fetched(name, pretrained)
     backbone = Backbone(model, gives).eval()
     backbone.preprocess = preprocess or backbone.preprocess
     return backbone
 
 
-def _check_name(name: str) -> None:
-    "Raise `SpecError` for an unknown name, or a tag that the name has not."
+def check_backbone(
+    name: str,  # As in the name of a net
+) -> None:
+    "Raises `SpecError` for an unknown name, or a tag that the name has not; makes nothing."
+    if name in PYPI_WEIGHTS:
+        return
     import timm
     from torchvision.models import get_model_weights
 

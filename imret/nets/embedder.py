@@ -31,10 +31,6 @@ from .preprocess import Preprocess, WeightsError
 from .stages import attend, find_stage
 from .whiten import LocalWhiten, Whiten
 
-# %% ../../nbs/20_nets/20_embedder.ipynb #0e9b5c71
-import imret.nets.regions  # registers its poolings, as the next one does
-import imret.nets.weighted  # noqa: F401
-
 # %% ../../nbs/20_nets/20_embedder.ipynb #23dd31b0
 class EmbeddingNet(nn.Module):
     """Images to descriptors: `(B, 3, H, W)` to vectors `(B, D)`, float32.

@@ -77,10 +77,11 @@ def _about(net: EmbeddingNet) -> dict:
 
 def gem_power(
     net: EmbeddingNet,
-) -> float:  # p of a GeM net without whitening, else 1
+) -> float:  # p of a GeM net without whitening or head, else 1
     "The exponent that Radenović et al. (2018) combine the scales of a net with."
-    pool, whiten = getattr(net, "pool", None), getattr(net, "whiten", None)
-    plain = type(pool) is GeM and len(pool.p) == 1 and whiten is None
+    pool = getattr(net, "pool", None)
+    plain = type(pool) is GeM and len(pool.p) == 1
+    plain = plain and all(getattr(net, part, None) is None for part in ("whiten", "head"))
     return float(pool.p.item()) if plain else 1.0
 
 

@@ -9,8 +9,9 @@ __all__ = ['sign_codes', 'judge_codes']
 import numpy as np
 from torch import nn
 
+from ..benchmark import benchmark
 from ..datasets import RetrievalDataset
-from ..evaluation import evaluate_hashing
+from ..features import pack_signs
 from .views import View
 
 # %% ../../nbs/75_training/28_codes.ipynb #abda6e3a
@@ -28,7 +29,5 @@ def judge_codes(
     progress: bool = True,  # Whether to show bars
 ) -> list[float]:  # A mAP for each protocol of the truth
     "Search a set by the signs of what the net gives; ties count by their mean over all orders."
-    database, queries = map(sign_codes, view.describe(net, dataset, progress))
-    distances = (database.shape[1] - queries @ database.T) / 2
-    truth = dataset.truth
-    return [evaluate_hashing(distances, truth, p).summary["mAP"] for p in truth.protocols]
+    codes = tuple(map(pack_signs, view.describe(net, dataset, progress)))
+    return [e.summary["mAP"] for e in benchmark(dataset, None, features=codes).values()]

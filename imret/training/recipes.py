@@ -27,7 +27,7 @@ from imret.datasets import (
 )
 from ..datasets.tinytown import Tinytown
 from ..features import LearnedWhitening, PCAWhitening, extract
-from ..names import Part, format_spec
+from ..names import Part, format_spec, unknown
 from ..nets import EmbeddingNet, Whiten, create_embedder, freeze, read_name
 from .batch_losses import TripletHashingLoss
 from .codes import judge_codes
@@ -117,7 +117,7 @@ def read_recipe(
     out = {}
     for name, table in told.items():
         if name not in DEFAULTS or not isinstance(table, dict):
-            raise SpecError(f"{where}: unknown table [{name}], known are {', '.join(DEFAULTS)}")
+            raise SpecError(f"{where}: {unknown('table', name, DEFAULTS)}")
         for key, value in table.items():
             _check(where, name, key, value)
     for name, table in DEFAULTS.items():
@@ -173,8 +173,7 @@ def _check(where, name: str, key: str, value) -> None:
     if usual is None:
         if name in OPEN:
             return
-        known = ", ".join(DEFAULTS[name])
-        raise SpecError(f"{where}: unknown key {key!r} in [{name}], known are {known}")
+        raise SpecError(f"{where}: {unknown(f'key of [{name}]', key, DEFAULTS[name])}")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(usual, float) and number:
         return

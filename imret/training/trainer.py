@@ -21,13 +21,12 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ..benchmark import benchmark
 from ..core import ImretError, SpecError, StoreError, progress_bar
 from ..datasets import RetrievalDataset
-from ..evaluation import evaluate
 from ..features import crop_image, read_image
 from ..nets import EmbeddingNet, save_net, write_checkpoint
 from ..nets.backbones import read_checkpoint
-from ..search import FlatIndex
 from .losses import TrainingError
 from .optimizers import set_rates
 from .views import View
@@ -177,7 +176,7 @@ def _extra(name: str):
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        raise TrainingError("training needs the extra: pip install 'imret[train]'") from e
+        raise TrainingError("training needs the extra: pip install 'imretrieval[train]'") from e
 
 
 class _Team:
@@ -457,7 +456,7 @@ class Trainer:
         if not isinstance(state, dict) or state.get("imret_training") != VERSION:
             raise TrainingError(f"{file} is no checkpoint of this trainer: name another folder")
         then, now = _today(state["settings"]), self.settings
-        changed = [k for k in {**then, **now} if then.get(k) != now.get(k)]
+        changed = [k for k in {**then, **now} if _spelled(then, k) != _spelled(now, k)]
         if changed:
             told = "; ".join(f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in changed)
             raise TrainingError(f"{file} was trained with other settings: {told}")
@@ -514,7 +513,7 @@ class Trainer:
                     writer.add_scalar(name, value, row["epoch"])
 
 
-_PLAIN = {"whole": "whole", "square": "square", "random-square": "square", "random-crop": "square"}
+_PLAIN = {"whole": "whole", "square": "square", "random_square": "square", "random_crop": "square"}
 
 
 def _today(settings: dict[str, str]) -> dict[str, str]:
@@ -537,6 +536,13 @@ def _columns(name: str, dataset: RetrievalDataset) -> list[str]:
     return [f"{name}_mAP" + (f"_{p}" if len(protocols) > 1 else "") for p in protocols]
 
 
+def _spelled(settings: Mapping, key: str) -> str | None:
+    "A setting; where it is a name, `-` is as good as `_`."
+    names = "view.kind", "schedule.name", "data.dataset"
+    value = settings.get(key)
+    return value.replace("-", "_") if key in names and isinstance(value, str) else value
+
+
 def judge_cosine(
     net: nn.Module,  # In eval mode
     dataset: RetrievalDataset,  # To search
@@ -544,8 +550,5 @@ def judge_cosine(
     progress: bool = True,  # Whether to show bars
 ) -> list[float]:  # A mAP for each protocol of the truth
     "Search a set with the net as it is."
-    database, queries = view.describe(net, dataset, progress)
-    index = FlatIndex(database.shape[1])
-    index.add(database)
-    ranking, truth = index.rank(queries), dataset.truth
-    return [evaluate(ranking, truth, p).summary["mAP"] for p in truth.protocols]
+    vectors = view.describe(net, dataset, progress)
+    return [e.summary["mAP"] for e in benchmark(dataset, None, features=vectors).values()]
