@@ -1,5 +1,6 @@
 """Heads: layers that give one number per bit, alone and as the end of a net."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from imret.nets import (
     EmbeddingNet,
     create_embedder,
     create_head,
+    export_onnx,
     inference_net,
     load_net,
     save_net,
@@ -135,3 +137,15 @@ def test_weights_without_a_head(tmp_path):
         with torch.inference_mode():
             v = net.pool(net.backbone(x))
             assert torch.allclose(normalize(v), plain(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", ["linear:3", "hash:3"])
+def test_as_onnx(spec, tmp_path):
+    "Another engine gives the same numbers, and `load_net` finds that engine."
+    torch.manual_seed(0)
+    net = create_embedder(f"resnet10t-spoc-{spec}", pretrained=False)
+    export_onnx(net, tmp_path / "net.onnx")
+    again, x = load_net(tmp_path / "net.onnx"), torch.randn(2, 3, 96, 64)
+    with torch.inference_mode():
+        assert np.allclose(again(x.numpy()), net(x).numpy(), atol=1e-5)
+    assert (again.name, again.dim) == (net.name, 3)
