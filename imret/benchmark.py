@@ -98,7 +98,7 @@ class Retriever:
 
 
 def open_retriever(
-    source: "str | Path | Descriptor | Retriever | None",  # `DESCRIPTOR [| INDEX [| RERANK]]`
+    source: str | Path | Descriptor | Retriever | None,  # `DESCRIPTOR [| INDEX [| RERANK]]`
 ) -> Retriever:
     "A retriever from its name, or around a descriptor. Raises `SpecError` and `DescriptorError`."
     if isinstance(source, Retriever):

@@ -27,7 +27,8 @@ def train_recipe(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ):
     "Teach a net to retrieve. An interrupted run goes on with --resume as if it had not been."
-    from imret.training import create_trainer, read_recipe
+    from imret.nets import WeightsError
+    from imret.training import create_trainer, read_recipe, run_descriptor
 
     given = [*(changes or [])]
     if dataset is not None:
@@ -54,6 +55,12 @@ def train_recipe(
             rows.insert(0, "net", ["before", f"best {trainer.select}", "last"])
         typer.echo(rows.to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
     typer.echo(f"net: {out / 'best.pth'}")
+    try:
+        folder = run_descriptor(out, trainer.view).save(out / "descriptor")
+    except WeightsError as e:  # a net that no name describes
+        typer.echo(f"no descriptor: {e}", err=True)
+    else:
+        typer.echo(f"descriptor: {folder}")
 
 
 def _tell(trainer) -> None:

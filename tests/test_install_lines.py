@@ -77,7 +77,7 @@ def test_lines_are_found():
     "The reader above finds the lines of each kind: a README's, an error's, a notebook's."
     assert ("README.md", f"{CFG.lib_name} @ git+{CFG.git_url}") in INSTALLS
     assert ("README.md", ".[dev]") in INSTALLS
-    assert ("imret/nets/export.py", f"{CFG.lib_name}[export]") in INSTALLS
+    assert ("imret/nets/onnx.py", f"{CFG.lib_name}[export]") in INSTALLS
     assert ("nbs/20_nets/40_export.ipynb", f"{CFG.lib_name}[export]") in INSTALLS
     assert ("imret/training/trainer.py", f"{CFG.lib_name}[train]") in INSTALLS
 

@@ -88,31 +88,32 @@ class Unlabelled:
 
 
 def fit_on(
-    descriptor: "Descriptor",
     dataset: LearnedFrom | Sequence,  # A dataset, or images
+    net: Callable,  # As `extract` takes it
+    spec: DescriptorSpec,  # With a whitening
     **options,  # As `extract` takes them
 ) -> Whitening:  # Fitted
     "The whitening of a descriptor, learned from a dataset."
     if not isinstance(dataset, LearnedFrom | Unlabelled):
         dataset = Unlabelled(dataset)
-    vectors = describe_set(partial(raw_vectors, descriptor, **options), dataset)
+    vectors = describe_set(partial(raw_vectors, net, spec, **options), dataset)
     if isinstance(dataset, Unlabelled):  # images that could not be read were skipped
         vectors = vectors[np.isfinite(vectors).all(axis=1)]
-    return fit_named(descriptor.spec.whitening, vectors, dataset)
+    return fit_named(spec.whitening, vectors, dataset)
 
 # %% ../../nbs/30_features/28_descriptor.ipynb #1fc63aac
 def raw_vectors(
-    descriptor: "Descriptor",
+    net: Callable,  # As `extract` takes it
+    spec: DescriptorSpec,
     images: Sequence,  # As `extract` takes them
     boxes: Sequence | None = None,  # As `extract` takes them
     **options,  # As `extract` takes them
 ) -> np.ndarray:  # `(N, D)` float32
     "What the net gives, averaged over sizes and the mirror image; not whitened."
-    spec = descriptor.spec
     power = {"plain": 1.0, "net": None}.get(spec.power, spec.power)
     how = {"scales": spec.scales, "power": power, "flip": spec.flip}
     how |= {"crop": spec.crop, "resize": spec.resize}
-    return describe(descriptor.net, images, boxes, spec.size, **how, **options)
+    return describe(net, images, boxes, spec.size, **how, **options)
 
 # %% ../../nbs/30_features/28_descriptor.ipynb #e1a7c053
 class Descriptor:
@@ -181,7 +182,8 @@ class Descriptor:
     ) -> "Descriptor":  # Itself
         "Fit what has to be fitted, and remember on what. Raises as `fit_named` does."
         if self.spec.whitening and not is_whitening_file(self.spec.whitening):
-            self._whitening, self.learned_from = fit_on(self, dataset, **options), dataset
+            self._whitening = fit_on(dataset, self.net, self.spec, **options)
+            self.learned_from = dataset
         return self
 
     def extract(
@@ -194,9 +196,8 @@ class Descriptor:
     ) -> np.ndarray:  # `(N, dim)` float32, of length one unless the net ends in a head
         "Describe images. Raises `DescriptorError` if not fitted, and as `features.extract`."
         self.check_fitted()
-        vectors = raw_vectors(
-            self, images, boxes, cache_dir=cache_dir, progress=progress, **options
-        )
+        options |= {"cache_dir": cache_dir, "progress": progress}
+        vectors = raw_vectors(self.net, self.spec, images, boxes, **options)
         return vectors if self.whitening is None else self.whitening.transform(vectors)
 
     def encode(
@@ -273,7 +274,7 @@ def weights_source(
 
 # %% ../../nbs/30_features/28_descriptor.ipynb #1f0de18c
 def write_net(
-    descriptor: "Descriptor",
+    descriptor: Descriptor,
     folder: Path,
 ) -> dict:  # The table `[net]` of the directory
     "Put a net of one's own into the folder; of one that comes with a package, say which it is."
@@ -300,7 +301,7 @@ def _fresh_fingerprint(name: str) -> str | None:
 
 # %% ../../nbs/30_features/28_descriptor.ipynb #3323002e
 def save_descriptor(
-    descriptor: "Descriptor",  # Fitted
+    descriptor: Descriptor,  # Fitted
     folder: str | Path,  # Made if missing
 ) -> Path:  # The same
     """Write a directory that `load_descriptor` reads anywhere.
@@ -331,7 +332,7 @@ def save_descriptor(
 # %% ../../nbs/30_features/28_descriptor.ipynb #c9ee9876
 def load_descriptor(
     folder: str | Path,  # From `save_descriptor`
-) -> "Descriptor":
+) -> Descriptor:
     """Read a descriptor back; its net is made when it is first needed.
 
     Raises `DescriptorError` for a directory that holds none or is from a newer version and, when
@@ -390,8 +391,8 @@ def _read_about(folder: Path) -> dict:
 
 # %% ../../nbs/30_features/28_descriptor.ipynb #a083d240
 def open_descriptor(
-    source: "str | Path | DescriptorSpec | Descriptor",  # A name, a directory, or a TOML file
-) -> "Descriptor":
+    source: str | Path | DescriptorSpec | Descriptor,  # A name, a directory, or a TOML file
+) -> Descriptor:
     "A descriptor from what describes it. Raises `SpecError` and `DescriptorError`."
     if isinstance(source, Descriptor):
         return source

@@ -52,6 +52,7 @@ from imret.training.recipes import (
     open_pool,
     pool_benchmark,
     read_recipe,
+    run_descriptor,
 )
 from imret.training.samplers import ClassBatches, RandomBatches, semihard_triplets
 from imret.training.trainer import LabelBatches, Trainer, TupleBatches, judge_cosine
@@ -115,6 +116,7 @@ __all__ = [
     "register_loss",
     "register_optimizer",
     "register_schedule",
+    "run_descriptor",
     "semihard_triplets",
     "set_rates",
     "sign_codes",

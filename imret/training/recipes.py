@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEFAULTS', 'OPEN', 'read_recipe', 'list_recipes', 'open_pool', 'pool_benchmark', 'create_net', 'fill_whitening',
-           'create_trainer']
+           'create_trainer', 'run_descriptor']
 
 # %% ../../nbs/75_training/40_recipes.ipynb #496acdf6
 import tomllib
@@ -26,9 +26,9 @@ from imret.datasets import (
     load_dataset,
 )
 from ..datasets.tinytown import Tinytown
-from ..features import LearnedWhitening, PCAWhitening, extract
+from ..features import Descriptor, LearnedWhitening, PCAWhitening, extract
 from ..names import Part, format_spec, unknown
-from ..nets import EmbeddingNet, Whiten, create_embedder, freeze, read_name
+from ..nets import EmbeddingNet, Whiten, create_embedder, freeze, load_net, read_name
 from .batch_losses import TripletHashingLoss
 from .codes import judge_codes
 from .losses import create_loss
@@ -357,3 +357,12 @@ def _source(recipe: dict, pool: TuplePool, watch: bool = False) -> TupleBatches 
     return TupleBatches(
         pool, kind(mining["negatives"], count, seed=seed, **options), told["size"], seed
     )
+
+# %% ../../nbs/75_training/40_recipes.ipynb #2ccf43a2
+def run_descriptor(
+    folder: str | Path,  # Of a run
+    view: View,  # How images were shown
+) -> Descriptor:
+    "The best net of a run, with the size and shape of images at which it was validated."
+    shape = "square" if view.square else "long"
+    return Descriptor(load_net(Path(folder) / "best.pth"), size=view.image_size, resize=shape)
