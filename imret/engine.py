@@ -98,8 +98,10 @@ class SearchEngine:
         files = _files(photos)
         descriptor.check_net()
         if not descriptor.fitted:
-            told = {"cache_dir": out / "unfinished", "progress": progress, "on_error": "skip"}
-            descriptor.fit(files if fit_on is None else fit_on, **told)
+            options = {"cache_dir": out / "unfinished", "progress": progress}
+            if fit_on is None:  # broken files are listed by `_embed`
+                options |= {"on_error": "skip", "errors": []}
+            descriptor.fit(files if fit_on is None else fit_on, **options)
         manifest = {
             "format": FORMAT,
             "imret": __version__,
