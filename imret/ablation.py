@@ -36,9 +36,10 @@ from imret.features import (
     describe_set,
     fit_named,
     guard_sets,
+    open_descriptor,
     read_whitening,
 )
-from .features.spec import check_setting
+from .features.spec import check_setting, spec_to_dict
 from .names import Registry, find_part, normal, unknown
 from .nets import read_name
 
@@ -201,6 +202,17 @@ def _read_axes(axes: Mapping[str, Sequence]) -> dict[str, list]:
     return out
 
 # %% ../nbs/91_ablation.ipynb #c0db811c
+def _shared(spec: DescriptorSpec) -> dict:
+    "What all cells have, unless an axis changes it."
+    if spec.whitening:
+        raise SpecError(
+            f"{spec} has a whitening, which is an axis: whitening = ['{spec.whitening}']"
+        )
+    out = spec_to_dict(spec)
+    backbone, _, pooling = out.pop("net").partition("-")
+    return {"backbone": backbone, "pooling": pooling, "size": spec.size} | out
+
+
 class Ablation:
     """Every combination of some choices, judged alike and compared to one of them.
 
@@ -221,10 +233,13 @@ class Ablation:
         protocols: Sequence[str] | None = None,  # None: all that the truth serves
         seed: int = 0,  # Of the intervals
         allow_test_fit: bool = False,  # Whether `fit_on` may be what is judged
+        descriptor: str | Path | Descriptor | None = None,  # In place of backbone and image_size
     ):
         self.dataset, self.fit_on, self.seed = dataset, fit_on, seed
         self.axes, self.cache_dir = _read_axes(axes), cache_dir
         self.settings = {"backbone": backbone, "pooling": "gem", "size": image_size}
+        if descriptor is not None:
+            self.settings = _shared(open_descriptor(descriptor).spec)
         first = {name: _label(values[0]) for name, values in self.axes.items()}
         self.baseline = tuple(first.values())  # `find` fills in from it
         self.baseline = self.find(baseline or {})
@@ -263,10 +278,14 @@ class Ablation:
         for key, kind in (("dataset", str), ("axes", dict)):
             if not isinstance(config.get(key), kind):
                 raise SpecError(f'{file} needs dataset = "NAME" and a table [axes]')
+        config |= options
+        twice = {"backbone", "image_size"} & set(config) if config.get("descriptor") else ()
+        if twice:
+            raise SpecError(f"{file} has {sorted(twice)[0]} beside a descriptor: leave one out")
         config["dataset"] = load_benchmark(config["dataset"])
         if "fit_on" in config:
             config["fit_on"] = load_dataset(config["fit_on"])
-        return cls(**config | options)
+        return cls(**config)
 
     def find(
         self,

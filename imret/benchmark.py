@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['INDEXES', 'RERANKERS', 'flat_index', 'create_index', 'Retriever', 'open_retriever', 'read_features', 'write_features',
-           'open_distractors', 'distractor_shards', 'search_vectors', 'judge', 'check_apart', 'describe_dataset',
-           'benchmark', 'check_protocols']
+           'open_distractors', 'distractor_shards', 'whiten_shards', 'search_vectors', 'judge', 'check_apart',
+           'describe_dataset', 'benchmark', 'check_protocols']
 
 # %% ../nbs/70_benchmark.ipynb #e79293a8
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from .evaluation import Evaluation, Results, evaluate, evaluate_hashing
 from .features import Descriptor, Whitening, guard_fit, guard_sets, open_descriptor
 from .features.named import LearnedFrom
 from .files import write_whole
-from .names import Registry, create, parse_spec, split_outside_quotes
+from .names import Registry, create, find_part, normal, split_outside_quotes
 from .search import BinaryIndex, FlatIndex
 
 # %% ../nbs/70_benchmark.ipynb #7d764572
@@ -62,9 +62,9 @@ class Retriever:
     """What answers a query: a descriptor, an index, and what ranks again.
 
     `descriptor`: a `Descriptor`, or a name, directory or file of one; None where vectors come from
-    elsewhere; `index`: one of `INDEXES`;
-    `rerank`: one of `RERANKERS`, or a function of a `Ranking`, the queries' vectors and the
-    database's that gives a `Ranking`. Printed, it is its name. Raises `SpecError`."""
+    elsewhere; `index`: one of `INDEXES`; `rerank`: one of `RERANKERS`, or a function of a
+    `Ranking`, the queries' vectors and the database's that gives a `Ranking`. Printed, it is its
+    name. Raises `SpecError`."""
 
     descriptor: Descriptor | str | Path | None = "efficientnet_lite0-gem"
     index: str = "flat"
@@ -73,9 +73,10 @@ class Retriever:
     def __post_init__(self):
         if self.descriptor is not None:
             self.descriptor = open_descriptor(self.descriptor)
-        self.index = INDEXES.find(parse_spec(self.index)[0].name)
+        index = find_part(INDEXES, self.index)
+        self.index = str(normal(INDEXES, index, ("dim", "bits")))
         if isinstance(self.rerank, str):
-            RERANKERS.find(parse_spec(self.rerank)[0].name)
+            self.rerank = str(normal(RERANKERS, find_part(RERANKERS, self.rerank)))
 
     def __str__(self) -> str:
         parts = ["features" if self.descriptor is None else str(self.descriptor)]
@@ -165,16 +166,34 @@ def distractor_shards(
     cache_dir: str | Path | None = None,  # Where shards are kept; None: the folder for data
     progress: bool = True,  # Whether to show bars
 ) -> list[np.ndarray]:  # `(n, D)` float32 each, mapped
-    "Vectors of distractors; those that are on disk are not made again."
-    key = hashlib.sha256(f"{name} {descriptor.fingerprint()}".encode()).hexdigest()[:16]
+    "Vectors of distractors; those that are on disk are not made again, whatever the whitening."
+    plain = Descriptor(replace(descriptor.spec, whitening=None), descriptor.net)
+    key = hashlib.sha256(f"{name} {plain.fingerprint()}".encode()).hexdigest()[:16]
     folder = Path(cache_dir or data_root() / "cache") / f"shards-{key}"
     distractors = open_distractors(name, folder / "list.txt")
 
     def embed(files):
-        return descriptor.extract(files, cache_dir=cache_dir, progress=progress)
+        return plain.extract(files, cache_dir=cache_dir, progress=progress)
 
     write_shards(distractors, folder, embed, progress=progress)
-    return open_shards(folder, len(distractors))
+    shards = open_shards(folder, len(distractors))
+    if descriptor.whitening is None:
+        return shards
+    whitened = folder / f"whitened-{descriptor.fingerprint()}"
+    return whiten_shards(shards, whitened, descriptor.whitening)
+
+
+def whiten_shards(
+    shards: Sequence[np.ndarray],  # `(n, D)` float32 each
+    folder: Path,  # Gets `00000.npy`, …; made where it is missing
+    whitening: Whitening,
+) -> list[np.ndarray]:  # `(n, d)` float32 each, mapped
+    "Shards once more, whitened; those that are there are left alone."
+    for number, shard in enumerate(shards):
+        file = folder / f"{number:05}.npy"
+        if not file.exists():
+            write_whole(file, lambda f, x=shard: np.save(f, whitening.transform(x)))
+    return open_shards(folder, sum(map(len, shards)))
 
 # %% ../nbs/70_benchmark.ipynb #627a53bd
 def search_vectors(
@@ -288,6 +307,8 @@ def benchmark(
         ranking = search_vectors(retriever, database, queries)
         found = {p: judge(dataset, database, queries, ranking, p, seed=seed) for p in protocols}
     else:
+        if database.dtype == np.uint8:
+            raise DatasetError(f"--distractors are compared by vectors, {retriever} gives codes")
         shards = distractor_shards(distractors, retriever.descriptor, **options)
         about["distractors"] = f"{sum(map(len, shards)):,} distractors of {distractors}"
         found = {}

@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 
 from .cli_eval import save_figure
+from .cli_options import takes_descriptor
 
 # %% ../nbs/86_cli_ablate.ipynb #372cbdb2
+@takes_descriptor
 def ablate_config(
     config: Annotated[Path, typer.Argument(help="TOML: dataset, fit_on, baseline, [axes].")],
     out: Annotated[Path | None, typer.Option(help="Write the table, as .csv.")] = None,
@@ -23,11 +25,16 @@ def ablate_config(
     cache: Annotated[
         Path | None, typer.Option(help="Folder where descriptors are kept between runs.")
     ] = None,
+    descriptor=None,
 ):
-    "Measure every combination of poolings, whitenings and more, against one baseline."
+    """Measure every combination of poolings, whitenings and more, against one baseline.
+
+    The options of a descriptor are for what is no axis of the file."""
     from imret.ablation import Ablation, plot_ablation
 
-    ablation = Ablation.from_config(config, **({} if cache is None else {"cache_dir": cache}))
+    options = {"cache_dir": cache, "descriptor": descriptor}
+    given = {name: value for name, value in options.items() if value is not None}
+    ablation = Ablation.from_config(config, **given)
     table = ablation.run()
     cell = zip(ablation.axes, ablation.baseline, strict=True)
     against = ", ".join(f"{name} {value}" for name, value in cell)

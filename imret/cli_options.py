@@ -97,13 +97,17 @@ def _value(setting: str, value):
 def takes_descriptor(
     command: Callable,  # A function for typer, with a parameter `descriptor`
 ) -> Callable:  # The same with all of `OPTIONS`
-    "Give a command the options of a descriptor; it gets one that is made of them."
+    """Give a command the options of a descriptor; it gets one that is made of them.
+
+    A command whose `descriptor` is None by default gets None where none of them is given."""
     signature = inspect.signature(command)
+    needed = signature.parameters["descriptor"].default is inspect.Parameter.empty
 
     @functools.wraps(command)
     def wrapped(**given):
-        told = {name: given.pop(name) for name in OPTIONS}
-        return command(descriptor=read_options(**told), **given)
+        options = {name: given.pop(name) for name in OPTIONS}
+        some = needed or any(value is not None for value in options.values())
+        return command(descriptor=read_options(**options) if some else None, **given)
 
     parameters = {}
     for name, p in signature.parameters.items():

@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
+from .cli_eval import check_fit_on
+from .cli_options import FitOn, takes_descriptor
+
 # %% ../nbs/85_cli_train.ipynb #5ca4b5ff
+@takes_descriptor
 def train_recipe(
     recipe: Annotated[
         str, typer.Argument(help="TOML file, or gem_contrastive, triplet_sos, triplet_hashing.")
@@ -25,12 +29,23 @@ def train_recipe(
         str | None, typer.Option(help="Set to learn from, as tinytown_train:size=60.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    descriptor=None,
+    fit_on: FitOn = None,
 ):
     "Teach a net to retrieve. An interrupted run goes on with --resume as if it had not been."
+    from imret.datasets import load_dataset
     from imret.nets import WeightsError
-    from imret.training import create_trainer, read_recipe, run_descriptor
+    from imret.training import (
+        create_trainer,
+        descriptor_changes,
+        read_recipe,
+        run_descriptor,
+    )
 
-    given = [*(changes or [])]
+    spec = None if descriptor is None else descriptor.spec
+    if spec is not None:
+        check_fit_on(descriptor, fit_on)
+    given = ([] if spec is None else descriptor_changes(descriptor)) + [*(changes or [])]
     if dataset is not None:
         given.append(f"data.dataset={dataset}")
     trainer = create_trainer(read_recipe(recipe, given), out, callbacks=[_tell])
@@ -56,7 +71,8 @@ def train_recipe(
         typer.echo(rows.to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
     typer.echo(f"net: {out / 'best.pth'}")
     try:
-        folder = run_descriptor(out, trainer.view).save(out / "descriptor")
+        made = run_descriptor(out, trainer.view, spec)
+        folder = (made.fit(load_dataset(fit_on)) if fit_on else made).save(out / "descriptor")
     except WeightsError as e:  # a net that no name describes
         typer.echo(f"no descriptor: {e}", err=True)
     else:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-import imret.ablation
+import imret.features.descriptor
 from imret.ablation import AXES, Ablation, plot_ablation, register_axis
 from imret.core import GroundTruth, Ranking, SpecError, StoreError, TruthError
 from imret.datasets import LabelledImages, RetrievalDataset
@@ -32,20 +32,20 @@ def calls(monkeypatch):
     "Vectors that depend on net, image and settings; a list of what was asked for."
     asked = []
 
-    def fake(net, images, boxes=None, **options):
-        asked.append((net, len(images), options["image_size"], options["scales"]))
+    def fake(net, images, boxes=None, image_size=320, **options):
+        asked.append((net, len(images), image_size, options["scales"]))
         rows = []
         for image in images:
             number = int(image.stem)
             number = (number - 8) * 2 if 8 <= number < 12 else number
-            seed = [number // 2, len(net), options["image_size"]]
+            seed = [number // 2, len(net), image_size]
             noise = np.random.default_rng([int(image.stem), len(net)]).normal(size=D)
             rows.append(np.random.default_rng(seed).normal(size=D) + 0.8 * noise)
         rows = np.array(rows, np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    monkeypatch.setattr(imret.ablation, "describe", fake)
-    monkeypatch.setattr(imret.ablation, "create_embedder", lambda name: name)
+    monkeypatch.setattr(imret.features.descriptor, "describe", fake)
+    monkeypatch.setattr(imret.features.descriptor, "make_net", lambda spec: spec.net)
     return asked
 
 
@@ -89,20 +89,20 @@ def test_nothing_is_learned_from_where_nothing_learns(sets, calls):
 
 def test_extract_axes_reach_extract(sets, calls):
     axes = {"image_size": [64, 96], "scales": [[1], (1, 0.5)]}
-    table = Ablation(sets[0], axes, backbone="net").run(progress=False)
-    assert {c[0] for c in calls} == {"net-gem"}
+    table = Ablation(sets[0], axes, backbone="anet").run(progress=False)
+    assert {c[0] for c in calls} == {"anet-gem"}
     assert {c[2:] for c in calls} == {(s, k) for s in (64, 96) for k in ((1.0,), (1.0, 0.5))}
     assert table["scales"].tolist() == ["1", "1 0.5"] * 2
 
 
 def test_protocol_axes_reach_extraction(sets, calls, monkeypatch):
-    real, asked = imret.ablation.describe, []
+    real, asked = imret.features.descriptor.describe, []
 
-    def listening(net, images, boxes=None, **options):
+    def listening(net, images, boxes=None, *size, **options):
         asked.append({k: options.get(k) for k in ("scales", "power", "flip", "crop", "resize")})
-        return real(net, images, boxes, **options)
+        return real(net, images, boxes, *size, **options)
 
-    monkeypatch.setattr(imret.ablation, "describe", listening)
+    monkeypatch.setattr(imret.features.descriptor, "describe", listening)
     axes = {
         "scales": ["three", (1, 0.5)],
         "power": ["net", "plain", 3],
@@ -110,7 +110,7 @@ def test_protocol_axes_reach_extraction(sets, calls, monkeypatch):
         "crop": ["after", "none"],
         "resize": ["square"],
     }
-    table = Ablation(sets[0], axes, backbone="net").run(progress=False)
+    table = Ablation(sets[0], axes, backbone="anet").run(progress=False)
     ways = {tuple(way.values()) for way in asked}
     powers = {"net": None, "plain": 1.0, 3.0: 3.0}
     assert ways == {

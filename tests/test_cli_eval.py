@@ -110,7 +110,7 @@ def test_whitening_from_a_file_and_among_distractors(evaluate, folders, net):
     for _ in range(2):  # the second time from the shards
         among, _ = evaluate("--whiten", file, "--distractors", folders / "others")
         assert "among 5 distractors" in among[0] and f"whitening:'{file}'" in among[0]
-    [shard] = (folders / "cache").glob("shards-*/00000.npy")
+    [shard] = (folders / "cache").glob("shards-*/whitened-*/00000.npy")
     assert np.load(shard).shape == (5, 6)
 
 

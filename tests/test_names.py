@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imret.ablation import AXES
-from imret.cli_eval import _scales
+from imret.benchmark import INDEXES
 from imret.core import DatasetError, SpecError
 from imret.datasets import check_dataset, find_card, get_dataset, list_datasets, load_dataset
 from imret.datasets.registry import CHECKS, DATASETS, GETS
@@ -21,6 +21,7 @@ from imret.features.cache import image_key
 from imret.features.images import CROPS, RESIZES
 from imret.features.multiscale import SCALES
 from imret.features.named import WHITENINGS
+from imret.features.spec import check_setting
 from imret.names import (
     REQUIRED,
     Part,
@@ -33,6 +34,7 @@ from imret.names import (
     takes,
     write_value,
 )
+from imret.nets import ENGINES, HEADS, POOLINGS
 from imret.training import (
     LOSSES,
     OPTIMIZERS,
@@ -46,6 +48,7 @@ from imret.training import (
 )
 
 REGISTRIES = [AXES, CHECKS, DATASETS, GETS, LOSSES, OPTIMIZERS, SCALES, SCHEDULES, WHITENINGS]
+REGISTRIES += [ENGINES, HEADS, INDEXES, POOLINGS]
 TABLES = {"crop": CROPS, "light": LIGHTS, "resize": RESIZES, "season": SEASONS, "view": VIEWS}
 
 WORDS = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
@@ -91,7 +94,7 @@ def test_chains_of_registered_names_are_read_back(parts):
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.kind)
 def test_each_name_and_each_default(registry):
-    assert len(registry) == len(list(registry)) > 1
+    assert len(registry) == len(list(registry)) > 0
     for name, thing in registry.items():
         assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
         assert registry.find(name) == registry.find(name.replace("_", "-")) == name
@@ -228,7 +231,7 @@ def test_old_spellings_make_the_same():
     assert View(kind="random-square") == View(kind="random_square")
     assert check_framing("same-scale", "long") == ("same_scale", "long")
     assert AXES["image-size"] is AXES["image_size"]
-    assert AXES["scales"].check("half-more") == _scales("half-more") == "half_more"
+    assert AXES["scales"].check("half-more") == check_setting("scales", "half-more") == "half_more"
     assert AXES["crop"].check("same-scale") == "same_scale"
     recipe = read_recipe("triplet_sos", ["view.kind=random-square"])
     assert View(**recipe["view"]) == View(**read_recipe("triplet_sos")["view"])

@@ -136,6 +136,7 @@ class Descriptor:
         self.spec = replace(spec, **settings) if settings else spec
         self.make_net = partial(make_net, self.spec) if net is None else lambda: net
         self._whitening, self.learned_from = whitening, None
+        self.weights_file = self.spec.weights  # in a directory, that of the net
 
     @cached_property
     def net(self) -> Callable:
@@ -158,7 +159,7 @@ class Descriptor:
     @property
     def bits(self) -> int | None:
         "The bits of a code where the net ends in a head; None for any other net."
-        return net_bits(getattr(self.net, "name", self.spec.net))
+        return net_bits(self.spec.net if net_file(self.spec.net) is None else self.net.name)
 
     @property
     def fitted(self) -> bool:
@@ -281,7 +282,10 @@ def write_net(
     net, spec = descriptor.net, descriptor.spec
     about = {"fingerprint": net.fingerprint(), "dim": int(net.dim)}
     if spec.net.startswith("onnx:"):
-        shutil.copyfile(net_file(spec.net), folder / "net.onnx")
+        file = net_file(spec.net)
+        shutil.copyfile(file, folder / "net.onnx")
+        if file.with_suffix(".toml").is_file():  # how its images are prepared
+            shutil.copyfile(file.with_suffix(".toml"), folder / "net.toml")
         return about | {"file": "net.onnx"}
     if about["fingerprint"] == _fresh_fingerprint(net.name):
         return about | weights_source(net.name)
@@ -351,6 +355,7 @@ def load_descriptor(
     spec = spec_from_dict(settings, str(folder / FILE))
     out = Descriptor(spec, whitening=whitening)
     out.make_net = partial(_stored_net, folder, spec, about["net"])
+    out.weights_file = None if file is None else str(folder / file)
     return out
 
 

@@ -190,6 +190,8 @@ class DescriptorSpec:
             object.__setattr__(self, name, check_setting(name, getattr(self, name)))
         if self.weights and net_file(self.net):
             raise SpecError(f"{self.net} has its weights in its file: leave weights out")
+        if self.whitening and net_bits(self.net):
+            raise SpecError(f"{self.net} ends in bits, which are not whitened: leave whitening out")
         if self.size is None and self.resize == "square":
             raise SpecError("resize:square needs a size: an image's own is not square")
         if self.size is None and isinstance(self.scales, str):

@@ -47,6 +47,7 @@ from imret.training.order import OrderAwareLoss
 from imret.training.recipes import (
     create_net,
     create_trainer,
+    descriptor_changes,
     fill_whitening,
     list_recipes,
     open_pool,
@@ -101,6 +102,7 @@ __all__ = [
     "create_optimizer",
     "create_schedule",
     "create_trainer",
+    "descriptor_changes",
     "fill_whitening",
     "hash_centres",
     "judge_codes",

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['DEFAULTS', 'OPEN', 'read_recipe', 'list_recipes', 'open_pool', 'pool_benchmark', 'create_net', 'fill_whitening',
-           'create_trainer', 'run_descriptor']
+           'create_trainer', 'descriptor_changes', 'run_descriptor']
 
 # %% ../../nbs/75_training/40_recipes.ipynb #496acdf6
 import tomllib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,7 +27,14 @@ from imret.datasets import (
     load_dataset,
 )
 from ..datasets.tinytown import Tinytown
-from ..features import Descriptor, LearnedWhitening, PCAWhitening, extract
+from imret.features import (
+    Descriptor,
+    DescriptorSpec,
+    LearnedWhitening,
+    PCAWhitening,
+    extract,
+)
+from ..features.spec import net_file
 from ..names import Part, format_spec, unknown
 from ..nets import EmbeddingNet, Whiten, create_embedder, freeze, load_net, read_name
 from .batch_losses import TripletHashingLoss
@@ -359,10 +367,25 @@ def _source(recipe: dict, pool: TuplePool, watch: bool = False) -> TupleBatches 
     )
 
 # %% ../../nbs/75_training/40_recipes.ipynb #2ccf43a2
+def descriptor_changes(
+    descriptor: Descriptor,  # What shall be trained
+) -> list[str]:  # As `read_recipe` takes them
+    "The net, its weights and the size of a descriptor, as changes of a recipe."
+    spec, weights = descriptor.spec, descriptor.weights_file
+    if net_file(spec.net) is not None:
+        raise SpecError(f"{spec.net} is a file: a recipe names its net, and a file with weights")
+    if spec.size is None:
+        raise SpecError("size:none cannot be trained: a recipe needs a size")
+    changes = [f"net.name={spec.net}", f"view.image_size={spec.size}"]
+    return changes + ([f"net.weights={weights}"] if weights else [])
+
+
 def run_descriptor(
     folder: str | Path,  # Of a run
     view: View,  # How images were shown
+    spec: DescriptorSpec | None = None,  # What the descriptor has besides, such as scales
 ) -> Descriptor:
     "The best net of a run, with the size and shape of images at which it was validated."
-    shape = "square" if view.square else "long"
-    return Descriptor(load_net(Path(folder) / "best.pth"), size=view.image_size, resize=shape)
+    net, shape = load_net(Path(folder) / "best.pth"), "square" if view.square else "long"
+    own = {"net": net.name, "weights": None, "size": view.image_size, "resize": shape}
+    return Descriptor(replace(spec or DescriptorSpec(), **own), net)
