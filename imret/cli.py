@@ -74,14 +74,19 @@ def index(
     from imret.engine import SearchEngine
 
     start = time.perf_counter()
-    files = _files(photos)
     descriptor.check_net()
+    files = _files(photos)
     other = None if fit_on is None else load_dataset(fit_on)
     engine = SearchEngine.build(files, out, descriptor, other)
     seconds = time.perf_counter() - start
     _tell_skipped(engine.skipped)
     skipped = f", {len(engine.skipped)} skipped" if len(engine.skipped) else ""
     typer.echo(f"{len(engine)} images{skipped} in {seconds:.1f} s: {out}")
+    runs = engine.manifest["engine"]
+    if runs["search"] == "torch":
+        typer.echo(f"a search waits for PyTorch: {runs['reason']}")
+    else:
+        typer.echo(f"a search is run by {runs['search']}, without PyTorch")
 
 
 @app.command()
@@ -132,7 +137,6 @@ def search(
 ):
     "Find the photographs that look like a picture."
     from imret.engine import SearchEngine
-    from imret.explore import plot_results
 
     part = _box(box)
     engine = SearchEngine.open(folder)
@@ -142,6 +146,8 @@ def search(
     for row in found.itertuples():
         typer.echo(f"{row.rank:4}  {row.score:.4f}  {shown_path(row.path)}")
     if png:
+        from imret.explore import plot_results
+
         save_figure(plot_results(image, found["path"], found["score"], box=part), png)
 
 

@@ -32,9 +32,18 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def built(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("built") / "index"
+    return SearchEngine.build(photos, out, NAME, progress=False)
+
+
 @pytest.fixture
-def engine(photos, tmp_path):
-    return SearchEngine.build(photos, tmp_path / "index", NAME, progress=False)
+def engine(built, tmp_path):
+    "A copy of its own for each test."
+    engine = SearchEngine.open(shutil.copytree(built.folder, tmp_path / "index"))
+    engine.retriever = built.retriever
+    return engine
 
 
 def state(folder):

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imret.ablation import AXES
-from imret.benchmark import INDEXES
 from imret.core import DatasetError, SpecError
 from imret.datasets import check_dataset, find_card, get_dataset, list_datasets, load_dataset
 from imret.datasets.registry import CHECKS, DATASETS, GETS
@@ -35,6 +34,7 @@ from imret.names import (
     write_value,
 )
 from imret.nets import ENGINES, HEADS, POOLINGS
+from imret.retriever import INDEXES
 from imret.training import (
     LOSSES,
     OPTIMIZERS,

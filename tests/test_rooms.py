@@ -64,9 +64,9 @@ def loaded_after(*packages: str) -> list[set[str]]:
 HEAVY = {"torch", "torchvision", "timm", "faiss"}
 LIGHT = {  # what must not be loaded yet, the most first: all are imported by one process
     **{f"imret{o}": HEAVY | {"cv2"} for o in ("", ".core", ".cli", ".evaluation", ".search")},
-    **{f"imret.{o}": HEAVY for o in ("datasets", "nets", "features", "explore")},
+    **{f"imret.{o}": HEAVY for o in ("datasets", "nets", "features", "explore", "engine")},
     "imret.nets.onnx": HEAVY | {"onnx"},
-    **{f"imret.{o}": HEAVY - {"torch"} for o in ("training", "engine", "ablation")},
+    **{f"imret.{o}": HEAVY - {"torch"} for o in ("training", "ablation")},
 }
 
 

@@ -30,6 +30,7 @@ ROOMS = [
     "search",
     "rerank",
     "compact",
+    "retriever",
     "benchmark",
     "training",
     "explore",

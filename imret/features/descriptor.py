@@ -51,10 +51,14 @@ def make_net(
         from imret.nets import create_embedder
 
         return create_embedder(spec.net, weights=spec.weights)
-    from imret.nets import load_net, load_onnx
-
     part = parse_spec(spec.net)[0]
-    return load_net(file) if part.name == "net" else load_onnx(file, **part.kwargs)
+    if part.name == "onnx":
+        from imret.nets import load_onnx
+
+        return load_onnx(file, **part.kwargs)
+    from imret.nets import load_net
+
+    return load_net(file)
 
 
 def check_source(
@@ -94,7 +98,7 @@ def fit_on(
     **options,  # As `extract` takes them
 ) -> Whitening:  # Fitted
     "The whitening of a descriptor, learned from a dataset."
-    if not isinstance(dataset, LearnedFrom | Unlabelled):
+    if not isinstance(dataset, LearnedFrom):
         dataset = Unlabelled(dataset)
     vectors = describe_set(partial(raw_vectors, net, spec, **options), dataset)
     if isinstance(dataset, Unlabelled):  # images that could not be read were skipped
