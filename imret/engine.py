@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
-from .core import DatasetError, StoreError
+from .core import DatasetError, SpecError, StoreError
 from .features import Descriptor, DescriptorError, DescriptorSpec
 from .files import write_whole
 from .nets.onnx import OnnxNet, first_line, load_onnx
@@ -76,7 +76,7 @@ def export_net(
         other.descriptor.make_net = partial(load_onnx, file)
         lowest = _agreement(other.describe([*images], progress=False), vectors)
         if lowest < 0.99999:
-            raise StoreError(f"as ONNX it gives other vectors, of cosine {lowest:.6f}")
+            raise StoreError(f"as ONNX it gives other vectors (agreement {lowest:.6f})")
     except Exception as e:  # whatever it is, the index is whole without
         return {"index": "torch", "search": "torch", "reason": first_line(e).partition(": ")[2]}
     os.replace(file, folder / "net.onnx")
@@ -145,6 +145,8 @@ class SearchEngine:
         `DatasetError` where no file is a picture, `SpecError` for a name that cannot be read."""
         retriever = open_retriever(retriever)
         descriptor = retriever.descriptor
+        if descriptor is None or callable(retriever.rerank):
+            raise SpecError(f"{retriever} cannot be kept on disk: give names")
         out = Path(out)
         if (out / "engine.json").exists():
             raise StoreError(f"{out} holds an index already: add to it, or choose another place")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import imret.ablation
+import imret.features.descriptor
 from imret.ablation import Ablation
 from imret.core import GroundTruth, SpecError, l2_normalize
 from imret.datasets import RetrievalDataset
@@ -29,14 +29,14 @@ def squares(tmp_path, monkeypatch):
     for i, file in enumerate(files):
         Image.new("L", (20, 10), 10 * i).save(file)
 
-    def extract(net, images, boxes=None, **options):
+    def extract(net, images, boxes=None, *size, **options):
         seeds = [[int(i.stem) % 12 // 2, len(net)] for i in images]
         rows = [np.random.default_rng(s).normal(size=6) for s in seeds]
         noise = np.random.default_rng([len(net), len(images)]).normal(size=(len(images), 6))
         return l2_normalize((np.array(rows) + noise).astype(np.float32))
 
-    monkeypatch.setattr(imret.ablation, "describe", extract)
-    monkeypatch.setattr(imret.ablation, "create_embedder", lambda name: name)
+    monkeypatch.setattr(imret.features.descriptor, "describe", extract)
+    monkeypatch.setattr(imret.features.descriptor, "make_net", lambda spec: spec.net)
     boxes = [None, (2, 2, 12, 8), None, None]
     truth = GroundTruth(**TRUTH, groups=["a", "a", "b", "b"])
     return RetrievalDataset("squares", files[:12], files[12:], truth, boxes)

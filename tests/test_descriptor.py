@@ -391,3 +391,9 @@ def test_a_foreign_encoder_takes_its_card_along(folder, dataset, tmp_path):
     (place / "net.toml").write_text("mean = [0.1, 0.5, 0.5]\nstd = [0.2, 0.2, 0.2]\n")
     with pytest.raises(DescriptorError, match="have changed since"):
         Descriptor.load(place).extract(dataset.images[:1])
+
+
+def test_what_cannot_be_kept_on_disk_is_not_indexed(folder, tmp_path, net):
+    for retriever in (Retriever(None), Retriever(Descriptor(net), rerank=lambda r, q, x: r)):
+        with pytest.raises(SpecError, match="cannot be kept on disk"):
+            SearchEngine.build(folder, tmp_path / "i", retriever, progress=False)

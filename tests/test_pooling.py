@@ -477,7 +477,7 @@ def test_registering(monkeypatch):
     assert create_pooling("sum")(torch.ones(1, 2, 3, 4)).tolist() == [[12, 12]]
     register_pooling("sum")(Sum)  # once more is no harm
     assert create_embedder("resnet18-sum", pretrained=False).name == "resnet18-sum"
-    with pytest.raises(SpecError, match="the name 'gem' of a pooling is taken"):
+    with pytest.raises(SpecError, match="the pooling 'gem' is GeM's"):
         register_pooling("gem")(Sum)
 
 
