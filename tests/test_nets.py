@@ -132,7 +132,7 @@ def test_prefix_tokens_are_dropped_and_patches_stay_in_place():
         ("efficientnet_light0", "efficientnet_lite0"),
         ("resnet18-gum", "known are cls, .*gem, .*head"),
         ("resnet18-gem:q=3", "does not take q"),
-        ("resnet18-gem:p=-1", "p > 0"),
+        ("resnet18-gem:p=-1", "p is a number above 0"),
         ("resnet18-gem:p=abc", "gem"),
         ("resnet18-cls", "no class token"),
         ("resnet18.nothing-gem", "no weights 'nothing'"),

@@ -10,6 +10,7 @@ __all__ = ['FORMAT', 'FILE', 'DescriptorError', 'make_net', 'check_source', 'pac
 import hashlib
 import shutil
 import tomllib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -50,6 +51,11 @@ def make_net(
     if file is None:
         from imret.nets import create_embedder
 
+        if net_bits(spec.net) and spec.weights is None:
+            warnings.warn(
+                f"the head of {spec.net} is random: train it, or give weights",
+                stacklevel=2,
+            )
         return create_embedder(spec.net, weights=spec.weights)
     part = parse_spec(spec.net)[0]
     if part.name == "onnx":
