@@ -16,6 +16,7 @@ import numpy as np
 from ..core import DatasetError, progress_bar
 from .fetch import RemoteFile
 from .registry import DatasetCard, register_check, register_dataset
+from ..files import write_whole
 
 # %% ../../nbs/10_datasets/42_distractors.ipynb #0f6a32df
 _ADDRESS = "http://ptak.felk.cvut.cz/revisitop/revisitop1m"
@@ -152,13 +153,7 @@ def write_shards(
                 f"shard {number} of {distractors.name}: {len(paths)} images, but descriptors of "
                 f"shape {x.shape}: give a row for each path"
             )
-        beside = folder / f".{number:05}.{os.getpid()}.part"
-        try:
-            with open(beside, "wb") as f:
-                np.save(f, x)
-            os.replace(beside, goal)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(goal, lambda f, x=x: np.save(f, x))
     return folder
 
 

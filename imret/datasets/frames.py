@@ -20,6 +20,7 @@ from joblib import Parallel, delayed
 from ..core import DatasetError, GroundTruth, progress_bar
 from .base import RetrievalDataset
 from .tinytown import encode_jpeg, new_folder
+from ..files import write_whole
 
 # %% ../../nbs/10_datasets/70_frames.ipynb #4d0c41bd
 def iter_frames(
@@ -189,10 +190,8 @@ def _write_frames(video: Path, folder: Path, how: dict) -> None:
 
 
 def _write_table(table: pd.DataFrame, file: Path) -> None:
-    "Write a table beside its place and move it there."
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    table.to_csv(beside, index=False)
-    os.replace(beside, file)
+    "Write a table, whole."
+    write_whole(file, table.to_csv(index=False))
 
 # %% ../../nbs/10_datasets/70_frames.ipynb #258955d2
 def load_videos(

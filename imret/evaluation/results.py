@@ -7,7 +7,6 @@ __all__ = ['Evaluation', 'results_table']
 
 # %% ../../nbs/15_evaluation/15_results.ipynb #89f8379c
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pandas as pd
 
 from ..core import GroundTruth, Ranking, TruthError
 from .metrics import METRICS
+from ..files import write_whole
 
 # %% ../../nbs/15_evaluation/15_results.ipynb #95a2e82a
 class Evaluation:
@@ -63,7 +63,7 @@ class Evaluation:
         rows = json.loads(self.per_query.to_json(orient="records", double_precision=15))
         text = json.dumps({"summary": summary, "per_query": rows}, indent=1, allow_nan=False)
         if path is not None:
-            _write(Path(path), text)
+            write_whole(path, text)
         return text
 
     def to_trec(
@@ -100,7 +100,7 @@ class Evaluation:
             qrels += [f"{query(q)} 0 {image(i)} 1\n" for i in positives[q]]
         files = Path(f"{path}.run"), Path(f"{path}.qrels")
         for file, lines in zip(files, (run, qrels), strict=True):
-            _write(file, "".join(lines))
+            write_whole(file, "".join(lines))
         return files
 
 
@@ -114,14 +114,6 @@ def _namer(names: Sequence[str] | None, letter: str, n: int, what: str):
     if bad is not None:
         raise TruthError(f"{bad!r} cannot stand in a TREC file: names of {what} have no blanks")
     return lambda i: str(names[i])
-
-
-def _write(path: Path, text: str) -> None:
-    "Write beside the place, then rename into it."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 # %% ../../nbs/15_evaluation/15_results.ipynb #75aa320b
 def results_table(

@@ -20,7 +20,7 @@ import pandas as pd
 
 from .. import __version__
 from ..core import GroundTruth, Ranking, StoreError, TruthError
-from .results import Evaluation, _write
+from .results import Evaluation
 from imret.evaluation.saved import (
     check_sums,
     file_sum,
@@ -30,6 +30,7 @@ from imret.evaluation.saved import (
     save_ranking,
     save_truth,
 )
+from ..files import write_whole
 
 # %% ../../nbs/15_evaluation/25_runs.ipynb #29391c3d
 class Results(dict):
@@ -198,7 +199,7 @@ def _to_json(run: Results, path: str | Path | None) -> str:
     tables = {p: _rows(e) for p, e in run.items()}
     text = json.dumps(first | {"queries": tables} | head, indent=1, allow_nan=False)
     if path is not None:
-        _write(Path(path), text)
+        write_whole(path, text)
     return text
 
 # %% ../../nbs/15_evaluation/25_runs.ipynb #b4099da9

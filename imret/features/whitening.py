@@ -8,7 +8,6 @@ __all__ = ['SAME_PHOTOS', 'WhiteningError', 'Moments', 'moments', 'Whitening', '
 
 # %% ../../nbs/30_features/20_whitening.ipynb #2861a8be
 import json
-import os
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..core import ImretError, l2_normalize
+from ..files import write_whole
 
 # %% ../../nbs/30_features/20_whitening.ipynb #e87c7666
 class WhiteningError(ImretError, ValueError):
@@ -184,14 +184,8 @@ def write_arrays(
     about: Mapping[str, object],  # What is no array: numbers, text, lists and dicts
     arrays: Mapping[str, np.ndarray],  # By name
 ) -> None:
-    "Write to a file beside its place first; what was there stays whole until then."
-    part = Path(f"{file}.{os.getpid()}.partial")
-    try:
-        with open(part, "wb") as f:
-            np.savez(f, **arrays, about=np.array(json.dumps(about)))
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+    "Write both, as `write_whole` does."
+    write_whole(file, lambda f: np.savez(f, **arrays, about=np.array(json.dumps(about))))
 
 
 def read_arrays(
