@@ -24,7 +24,7 @@ from .core import DatasetError, SpecError, StoreError
 from .features import Descriptor, DescriptorError, DescriptorSpec
 from .files import write_whole
 from .nets.onnx import OnnxNet, first_line, load_onnx
-from .retriever import Retriever, create_index, open_retriever
+from .retriever import Retriever, create_index, open_retriever, split_retriever
 
 # %% ../nbs/90_engine.ipynb #98c2a427
 FORMAT = 2  # raised when an older imret could no longer read the directory
@@ -125,8 +125,8 @@ class SearchEngine:
         vectors: np.ndarray,  # Descriptors `(images, D)` float32
     ):
         self.folder, self.manifest, self.items = folder, manifest, items
-        index = manifest["retriever"].partition(" | ")[2] or "flat"
-        self.index = create_index(index, manifest["dim"], manifest["bits"])
+        _, *index = split_retriever(manifest["retriever"])
+        self.index = create_index(index[0] if index else "flat", manifest["dim"], manifest["bits"])
         self.index.add(vectors)
 
     @classmethod
@@ -196,7 +196,7 @@ class SearchEngine:
         "What made the vectors. Raises `StoreError` if its weights have changed since."
         name = self.manifest["retriever"]
         own = self.folder / "descriptor"
-        first = Descriptor(name.partition(" | ")[0]) if not own.exists() else None
+        first = Descriptor(split_retriever(name)[0]) if not own.exists() else None
         descriptor = first or Descriptor.load(own)
         known = self.manifest.get("net_fingerprint") or self.manifest["fingerprint"]
         try:
@@ -207,7 +207,7 @@ class SearchEngine:
             raise StoreError(
                 f"{self.folder} was made with other weights of {descriptor}: index the photos again"
             )
-        return Retriever(descriptor, *name.split(" | ")[1:])
+        return Retriever(descriptor, *split_retriever(name)[1:])
 
     @cached_property
     def query_retriever(self) -> Retriever:
@@ -218,7 +218,7 @@ class SearchEngine:
         descriptor = open_exported(self.folder / "descriptor", hash_)
         if descriptor.fingerprint() != self.manifest["fingerprint"]:
             raise StoreError(f"{self.folder} was made by another net: index the photos again")
-        return Retriever(descriptor, *self.manifest["retriever"].split(" | ")[1:])
+        return Retriever(descriptor, *split_retriever(self.manifest["retriever"])[1:])
 
     def __len__(self) -> int:
         return len(self.items)

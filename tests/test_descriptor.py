@@ -101,6 +101,7 @@ def test_a_spec_is_read_back_from_its_name_and_its_table(settings):
         ("onnx:'a.onnx'-gem", "leave gem out"),
         ("resnet18-size:none-resize:square", "needs a size"),
         ("resnet18-onnx:'open", "not closed"),
+        ("resnet18-size:12 | flat", "names a retriever"),
         ("", "a name is a string"),
     ],
 )
@@ -397,3 +398,19 @@ def test_what_cannot_be_kept_on_disk_is_not_indexed(folder, tmp_path, net):
     for retriever in (Retriever(None), Retriever(Descriptor(net), rerank=lambda r, q, x: r)):
         with pytest.raises(SpecError, match="cannot be kept on disk"):
             SearchEngine.build(folder, tmp_path / "i", retriever, progress=False)
+
+
+def test_learning_from_images_without_labels_ends_before_any_is_described(folder, tmp_path, capsys):
+    args = ["index", str(folder), "--out", str(tmp_path / "i"), "--descriptor", f"{NAME}-learned"]
+    assert main(args) == 2
+    assert "no labels in its own images" in capsys.readouterr().err
+    assert not (tmp_path / "i").exists()
+
+
+def test_a_bar_in_the_path_of_an_encoder_is_no_part_of_a_retriever(folder, tmp_path, net):
+    export_onnx(net, tmp_path / "a | b.onnx")
+    name = f"onnx:'{tmp_path / 'a | b.onnx'}'-size:64"
+    SearchEngine.build(folder, tmp_path / "i", f"{name} | flat", progress=False)
+    engine = SearchEngine.open(tmp_path / "i")
+    assert engine.manifest["retriever"] == name and len(engine) == 20
+    assert len(engine.search(next((folder / "query").rglob("*.png")), k=3)) == 3

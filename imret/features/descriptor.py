@@ -23,7 +23,13 @@ import tomli_w
 from .. import __version__
 from ..core import ImretError
 from .multiscale import describe
-from .named import LearnedFrom, describe_set, fit_named
+from imret.features.named import (
+    LearnedFrom,
+    describe_set,
+    fit_named,
+    matching_of,
+    read_whitening,
+)
 from imret.features.spec import (
     FILES,
     DescriptorSpec,
@@ -34,7 +40,7 @@ from imret.features.spec import (
     spec_from_dict,
     spec_to_dict,
 )
-from .whitening import Whitening
+from .whitening import LearnedWhitening, Whitening
 from ..files import write_whole
 from ..names import Part, format_spec, parse_spec
 
@@ -106,6 +112,8 @@ def fit_on(
     "The whitening of a descriptor, learned from a dataset."
     if not isinstance(dataset, LearnedFrom):
         dataset = Unlabelled(dataset)
+    if read_whitening(spec.whitening)[0] is LearnedWhitening:
+        matching_of(dataset)  # raises where there are no pairs, before any image is described
     vectors = describe_set(partial(raw_vectors, net, spec, **options), dataset)
     if isinstance(dataset, Unlabelled):  # images that could not be read were skipped
         vectors = vectors[np.isfinite(vectors).all(axis=1)]

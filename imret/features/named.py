@@ -77,7 +77,7 @@ def matching_of(
     if isinstance(dataset, TrainingPairs):
         return np.stack([dataset.queries, dataset.positives], axis=1)
     if dataset.labels is None:
-        raise WhiteningError(f"{dataset.name} has no labels to make pairs of: fit 'pca' on it")
+        raise WhiteningError(f"no labels in {dataset.name} to make pairs of: fit 'pca' on it")
     return matching_pairs(dataset.labels, per_label=100)
 
 

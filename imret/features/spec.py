@@ -18,7 +18,14 @@ from ..core import ImretError, SpecError
 from .extract import check_framing
 from .multiscale import resolutions
 from .named import WHITENINGS, read_whitening
-from ..names import Part, format_spec, normal, parse_spec, unknown
+from imret.names import (
+    Part,
+    format_spec,
+    normal,
+    parse_spec,
+    split_outside_quotes,
+    unknown,
+)
 from ..nets.naming import part_names, place_of, read_parts
 
 # %% ../../nbs/30_features/26_spec.ipynb #abe9563b
@@ -231,6 +238,8 @@ def read_spec(
     text: str,  # Such as `efficientnet_lite0-gem-scales:three-pca:dim=256`
 ) -> DescriptorSpec:
     "Read the name of a descriptor. Raises `SpecError` for unknown parts and for a part twice."
+    if len(split_outside_quotes(text, r"\|")) > 1:
+        raise SpecError(f"{text!r} names a retriever: a descriptor is the part before the first |")
     first, *rest = parse_spec(text)
     net, settings = [first], {}
     for part in rest:
