@@ -16,7 +16,7 @@ import typer
 from .cli_ablate import ablate_config
 from .cli_compare import compare_saved
 from .cli_data import data_app, shown_path
-from .cli_eval import evaluate_dataset, save_figure
+from .cli_eval import check_fit_on, evaluate_dataset, save_figure
 from .cli_options import FitOn, takes_descriptor
 from .cli_train import train_recipe
 from .core import ImretError, StoreError
@@ -74,6 +74,8 @@ def index(
     from imret.engine import SearchEngine
 
     start = time.perf_counter()
+    if fit_on:
+        check_fit_on(descriptor, fit_on)
     descriptor.check_net()
     files = _files(photos)
     other = None if fit_on is None else load_dataset(fit_on)
@@ -104,7 +106,6 @@ def extract(
     import numpy as np
     import pandas as pd
 
-    from imret.cli_eval import check_fit_on
     from imret.datasets import load_dataset
     from imret.files import write_whole
 

@@ -151,6 +151,8 @@ def describe_source(
 ) -> str:
     "Where the vectors come from, for the first line."
     source = f"features {features}" if features else str(descriptor)
+    if not features and descriptor.weights_file and not descriptor.spec.weights:
+        source += f", weights {descriptor.weights_file}"  # of a directory: the name has none
     if descriptor.whitening is not None:
         if features:
             source += f", whitened by {descriptor.spec.whitening}"

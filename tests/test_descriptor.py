@@ -414,3 +414,18 @@ def test_a_bar_in_the_path_of_an_encoder_is_no_part_of_a_retriever(folder, tmp_p
     engine = SearchEngine.open(tmp_path / "i")
     assert engine.manifest["retriever"] == name and len(engine) == 20
     assert len(engine.search(next((folder / "query").rglob("*.png")), k=3)) == 3
+
+
+def test_what_is_not_there_and_what_is_not_used_are_said(folder, tmp_path, net, capsys):
+    assert main(["eval", str(folder), "--descriptor", "runs/descriptor"]) == 2
+    assert "runs/descriptor is neither a directory here" in capsys.readouterr().err
+    args = ["index", str(folder), "--out", str(tmp_path / "i"), "--fit-on", "photos"]
+    assert main(args) == 2
+    assert "--fit-on needs --whiten" in capsys.readouterr().err
+    own = create_embedder("efficientnet_lite0-gem")
+    with torch.no_grad():
+        own.pool.p += 1
+    place = Descriptor(own, size=64).save(tmp_path / "d")
+    assert main(["eval", str(folder), "--descriptor", str(place)]) == 0
+    assert capsys.readouterr().out.startswith(f"judged, {NAME}, weights {place / 'net.pth'}\n")
+    assert open_descriptor("torchvision/resnet18").spec.net == "torchvision/resnet18-gem"

@@ -8,6 +8,7 @@ __all__ = ['FORMAT', 'FILE', 'DescriptorError', 'make_net', 'check_source', 'pac
 
 # %% ../../nbs/30_features/28_descriptor.ipynb #7c2dc8f6
 import hashlib
+import re
 import shutil
 import tomllib
 import warnings
@@ -425,6 +426,8 @@ def open_descriptor(
         return load_descriptor(source)
     if str(source).endswith(".toml"):
         return Descriptor(_read_toml(Path(source)))
+    if re.fullmatch(r"(?!torchvision/)[^':]*/[^':]*", str(source)):
+        raise DescriptorError(f"{source} is neither a directory here nor the name of a descriptor")
     return Descriptor(str(source))
 
 
